@@ -1,0 +1,15 @@
+"""Attention scores into embeddings, in linear time, the scikit-learn way."""
+
+from ._embedding import AttentionEmbedding
+from ._kernel import ExpressiveKernel, attention, expressive_kernel
+from ._normalizer import NormalizerEstimator
+from ._version import __version__
+
+__all__ = [
+    "AttentionEmbedding",
+    "ExpressiveKernel",
+    "NormalizerEstimator",
+    "__version__",
+    "attention",
+    "expressive_kernel",
+]

@@ -1,0 +1,149 @@
+"""Command line: ``python -m sklearn_attnembed demo`` and ``embed``."""
+
+import argparse
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_validate, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from . import AttentionEmbedding, NormalizerEstimator, __version__
+from .metrics import log_normalizer_exact, relative_error
+
+
+def _classify(X, y, n_jobs):
+    """Cross-validated accuracy with raw features and with the embedding fitted inside each fold."""
+    models = {
+        "raw pixels, scaled": StandardScaler(),
+        "AttentionEmbedding": AttentionEmbedding(random_state=0, n_jobs=n_jobs),
+    }
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    for name, transformer in models.items():
+        model = make_pipeline(transformer, LogisticRegression(max_iter=1000))
+        result = cross_validate(model, X, y, cv=folds)
+        yield name, result["test_score"], result["fit_time"].sum() + result["score_time"].sum()
+
+
+def _normalize(keys, temperature):
+    """Error and time of the Gaussian normaliser on given keys."""
+    start = time.perf_counter()
+    exact = log_normalizer_exact(keys, temperature=temperature)
+    yield "exact", np.zeros(1), time.perf_counter() - start
+    for n_clusters in (1, 8):
+        start = time.perf_counter()
+        model = NormalizerEstimator(temperature=temperature, n_clusters=n_clusters, random_state=0).fit(keys)
+        estimate = model.score_samples(keys)
+        yield (
+            f"gaussian, {n_clusters} cluster{'s'[: n_clusters > 1]}",
+            relative_error(estimate, exact),
+            time.perf_counter() - start,
+        )
+
+
+def demo(picture=None, n_jobs=2):
+    """Digits: classification, held-out perplexity and the normaliser, with a picture if matplotlib is there."""
+    X, y = load_digits(return_X_y=True)
+    print(f"sklearn_attnembed {__version__}: {len(X)} handwritten digits of {X.shape[1]} pixels\n")
+
+    print(f"{'LogisticRegression, 5-fold CV, on':36}{'accuracy':>18}{'seconds':>9}")
+    for name, scores, seconds in _classify(X, y, n_jobs):
+        print(f"  {name:34}{scores.mean():10.4f} +- {scores.std():.4f}{seconds:9.2f}")
+
+    train, test, y_train, _ = train_test_split(X, y, test_size=0.2, random_state=0, stratify=y)
+    start = time.perf_counter()
+    model = AttentionEmbedding(random_state=0, n_jobs=n_jobs).fit(train)
+    seconds = time.perf_counter() - start
+    print(f"\n{'AttentionEmbedding on four fifths':45}")
+    print(f"  {'fit':34}{seconds:10.2f} s, {model.n_iter_} iterations, converged: {model.converged_}")
+    print(f"  {'held-out perplexity':34}{model.perplexity(test):10.1f} of {len(train)} keys (knowing nothing)")
+
+    temperature = 0.25
+    print(f"\n{f'log Z of all digits, temperature {temperature}':36}{'median error':>14}{'95 %':>10}{'seconds':>9}")
+    keys = X / np.linalg.norm(X, axis=1).mean()
+    for name, error, seconds in _normalize(keys, temperature):
+        print(f"  {name:34}{np.median(error):14.1e}{np.quantile(error, 0.95):10.1e}{seconds:9.3f}")
+
+    if picture is not None:
+        print(f"\n{_draw(model, train, y_train, picture)}")
+
+
+def _draw(model, X, y, picture):
+    """Save the 2-d view; say what was done."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return "No picture without matplotlib: pip install 'sklearn-attnembed[plot]'."
+    from matplotlib.figure import Figure
+    from sklearn.manifold import TSNE
+
+    from .inspection import EmbeddingDisplay
+
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    reducer = TSNE(random_state=0, init="pca", n_jobs=1)
+    display = EmbeddingDisplay.from_estimator(model, y=y, reducer=reducer, ax=figure.subplots(), s=10)
+    display.ax_.set_title("Attention embedding of handwritten digits, 64 dimensions seen in 2")
+    figure.savefig(picture, dpi=120)
+    return f"Picture: {picture}"
+
+
+def _read(path):
+    """A matrix from .npy, .npz (scipy sparse) or delimited text."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".npz":
+        return sp.load_npz(path)
+    return np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
+
+
+def embed(source, target, **params):
+    """Embed a matrix in a file and write the vectors to another, complete or not at all."""
+    X = _read(source)
+    vectors = AttentionEmbedding(**params).fit_transform(X)
+    partial = target.with_name(target.name + ".part")
+    with open(partial, "wb") as handle:
+        if target.suffix == ".npy":
+            np.save(handle, vectors)
+        else:
+            np.savetxt(handle, vectors, delimiter=",")
+    partial.replace(target)
+    print(f"{vectors.shape[0]} vectors of {vectors.shape[1]} dimensions in {target}")
+
+
+def main(argv=None):
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="sklearn_attnembed", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("demo", help="digits: classification, perplexity, normaliser, picture")
+    command.add_argument("--picture", type=Path, default=Path("attnembed_demo.png"), help="where the picture goes")
+    command.add_argument("--n-jobs", type=int, default=2, help="threads (default: 2)")
+
+    command = commands.add_parser("embed", help="embed the rows of a matrix in a file")
+    command.add_argument("source", type=Path, help=".npy, .npz (scipy sparse), .csv or text")
+    command.add_argument("target", type=Path, help=".npy, or .csv")
+    command.add_argument(
+        "--affinity", default="nearest_neighbors", help="as of AttentionEmbedding (default: %(default)s)"
+    )
+    command.add_argument("--n-components", type=int, default=64)
+    command.add_argument("--walk-length", type=int, default=1)
+    command.add_argument("--temperature", type=float, default=1.0)
+    command.add_argument("--random-state", type=int, default=0)
+    command.add_argument("--n-jobs", type=int, default=None)
+    command.add_argument("--verbose", action="store_true")
+
+    arguments = vars(parser.parse_args(argv))
+    run = {"demo": demo, "embed": embed}[arguments.pop("command")]
+    try:
+        run(**arguments)
+    except (OSError, ValueError) as error:
+        sys.exit(f"sklearn_attnembed: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Pure functions on validated arrays: kernels, key statistics, normalisers, operators, solver."""

@@ -1,0 +1,132 @@
+"""Attention kernels: log f(s), its Gaussian expectation log E f(s) and the derivatives of that."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import wofz
+
+Array = NDArray[np.floating]
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+# Below this variance the quadrature is exact to machine precision for the expressive kernel (its poles, at
+# +-i, are far away in units of the standard deviation) and, unlike the closed form, it does not cancel.
+_SMALL_VARIANCE = 0.1
+
+
+class Kernel(NamedTuple):
+    """An attention kernel f, given by log f and by g(m, v) = log E f(s) for s ~ N(m, v).
+
+    Attributes
+    ----------
+    name : str
+    log_value : callable
+        ``s -> log f(s)``; -inf where f vanishes.
+    log_expectation : callable
+        ``(m, v) -> g``.
+    derivatives : callable
+        ``(m, v) -> (dg/dm, dg/dv)``.
+    """
+
+    name: str
+    log_value: Callable[[Array], Array]
+    log_expectation: Callable[[Array, Array], Array]
+    derivatives: Callable[[Array, Array], tuple[Array, Array]]
+
+
+def _log(x: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(x)
+
+
+def _quadrature(f: Callable[[Array], Array], m: Array, v: Array) -> Array:
+    """E f(s) for s ~ N(m, v) by Gauss-Hermite quadrature, one node at a time."""
+    scale = np.sqrt(v)
+    return sum(weight * f(m + scale * node) for node, weight in zip(_NODES, _WEIGHTS, strict=True))
+
+
+# softmax: f(s) = exp(s) ------------------------------------------------------------------------------
+def _softmax_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
+    return np.ones_like(m), np.full_like(m, 0.5)
+
+
+# squared: f(s) = s^2 ---------------------------------------------------------------------------------
+def _squared_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
+    total = np.maximum(m * m + v, np.finfo(np.float64).tiny)
+    return 2 * m / total, 1 / total
+
+
+# expressive: f(s) = s^2 / (1 + s^2) = 1 - 1 / (1 + s^2), [G] -----------------------------------------
+def _expressive_log_value(s: Array) -> Array:
+    s = np.abs(s)
+    return 2 * (_log(s) - np.log(np.hypot(1, s)))
+
+
+def _expressive(s: Array) -> Array:
+    s = np.abs(s)
+    return np.square(s / np.hypot(1, s))
+
+
+def _expressive_slope(s: Array) -> Array:
+    return 2 * s / np.square(1 + s * s)
+
+
+def _expressive_curvature(s: Array) -> Array:
+    return 2 * (1 - 3 * s * s) / (1 + s * s) ** 3
+
+
+def _by_variance(m: Array, v: Array, small: Callable[[Array, Array], Array], large: Callable[[Array, Array], Array]):
+    """Evaluate `small` where the variance is small and `large` elsewhere."""
+    m, v = np.broadcast_arrays(np.asarray(m, np.float64), np.asarray(v, np.float64))
+    out = np.empty(m.shape)
+    is_small = v < _SMALL_VARIANCE
+    out[is_small] = small(m[is_small], v[is_small])
+    out[~is_small] = large(m[~is_small], v[~is_small])
+    return out
+
+
+def _faddeeva(m: Array, v: Array) -> tuple[Array, Array, Array]:
+    """The Faddeeva function w at z = (m + i) / sqrt(2v), with z and the factor sqrt(pi / 2v)."""
+    z = (m + 1j) / np.sqrt(2 * v)
+    return wofz(z), z, np.sqrt(np.pi / (2 * v))
+
+
+def _expressive_expectation(m: Array, v: Array) -> Array:
+    def large(m: Array, v: Array) -> Array:
+        w, _, factor = _faddeeva(m, v)
+        return np.maximum(1 - factor * w.real, 0)
+
+    return _log(_by_variance(m, v, lambda m, v: _quadrature(_expressive, m, v), large))
+
+
+def _expressive_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
+    def slope(m: Array, v: Array) -> Array:
+        w, z, factor = _faddeeva(m, v)
+        dw = 2j / np.sqrt(np.pi) - 2 * z * w
+        return -factor * (dw / np.sqrt(2 * v)).real
+
+    def half_curvature(m: Array, v: Array) -> Array:  # dE/dv = E f'' / 2, by the heat equation
+        w, z, factor = _faddeeva(m, v)
+        dw = 2j / np.sqrt(np.pi) - 2 * z * w
+        return factor * ((w + z * dw) / (2 * v)).real
+
+    value = np.maximum(np.exp(_expressive_expectation(m, v)), np.finfo(np.float64).tiny)
+    dm = _by_variance(m, v, lambda m, v: _quadrature(_expressive_slope, m, v), slope)
+    dv = _by_variance(m, v, lambda m, v: _quadrature(_expressive_curvature, m, v) / 2, half_curvature)
+    return dm / value, dv / value
+
+
+SOFTMAX = Kernel("softmax", lambda s: s, lambda m, v: m + v / 2, _softmax_derivatives)
+SQUARED = Kernel("squared", lambda s: 2 * _log(np.abs(s)), lambda m, v: _log(m * m + v), _squared_derivatives)
+EXPRESSIVE = Kernel("expressive", _expressive_log_value, _expressive_expectation, _expressive_derivatives)
+
+KERNELS = {kernel.name: kernel for kernel in (SOFTMAX, SQUARED, EXPRESSIVE)}
+
+
+def squared_features(X: Array) -> Array:
+    """The d(d+1)/2 products x_a x_b, those with a < b times sqrt(2): their inner product is (x.y)^2."""
+    a, b = np.triu_indices(X.shape[1])
+    return X[:, a] * X[:, b] * np.where(a == b, 1, np.sqrt(2)).astype(X.dtype)

@@ -1,0 +1,131 @@
+"""Normalisers: log Z of queries against keys, by the Gaussian mixture, with nearest keys, and exactly.
+
+A *field* is what the solver needs of a normaliser: ``field(X, rows) -> (log Z, gradient of log Z / beta)``,
+`rows` telling which of the solver's rows the block `X` holds.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from .kernels import SOFTMAX, Array, Kernel, _log
+from .statistics import KeyStatistics
+
+Field = Callable[[Array, NDArray[np.integer] | slice], tuple[Array, Array]]
+
+# Elements of a temporary block: 4 MB in float64, small enough for the cache of one core.
+_BLOCK_ELEMENTS = 2**19
+
+
+# Gaussian mixture, [DB] ------------------------------------------------------------------------------
+def gaussian_log_mass(X: Array, statistics: KeyStatistics, kernel: Kernel, beta: float) -> Array:
+    """log W_a + g(beta x.mu_a, beta^2 x'Omega_a x): log Z is its logsumexp; ndarray of shape (n, kappa)."""
+    mean = beta * (X @ statistics.mean.T)
+    variance = np.empty_like(mean)
+    for a, covariance in enumerate(statistics.covariance):
+        variance[:, a] = beta**2 * np.einsum("ij,ij->i", X @ covariance, X)
+    return _log(statistics.weight) + kernel.log_expectation(mean, np.maximum(variance, 0))
+
+
+def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFTMAX, dtype=np.float64) -> Field:
+    """The mixture's log Z and the gradient sum_a r_a (g_m mu_a + 2 beta g_v Omega_a x)."""
+    occupied = statistics.weight > 0
+    log_weight = np.log(statistics.weight[occupied]).astype(dtype)
+    means = statistics.mean[occupied].astype(dtype)
+    covariances = (beta * statistics.covariance[occupied]).astype(dtype)
+
+    def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
+        mean = beta * (X @ means.T)
+        spread = [X @ covariance for covariance in covariances]
+        variance = np.stack([beta * np.einsum("ij,ij->i", V, X) for V in spread], axis=1).clip(0)
+        log_mass = log_weight + kernel.log_expectation(mean, variance)
+        log_z = logsumexp(log_mass, axis=1) if len(means) > 1 else log_mass[:, 0]
+        share = np.exp(log_mass - log_z[:, None])
+        by_mean, by_variance = kernel.derivatives(mean, variance)
+        gradient = (share * by_mean) @ means
+        for V, weight in zip(spread, (2 * share * by_variance).T, strict=True):
+            gradient += weight[:, None] * V
+        return log_z, gradient
+
+    return field
+
+
+# Exact: the O(n m) twin ------------------------------------------------------------------------------
+def exact_attention(
+    X: Array,
+    keys: Array,
+    values: Array | None,
+    kernel: Kernel,
+    beta: float,
+    log_weights: Array | None = None,
+) -> tuple[Array, Array]:
+    """log Z and sum_j a_ij v_j over all keys, the keys streamed in blocks (log Z alone for values=None).
+
+    A query without any score, Z = 0, attends uniformly.
+    """
+    n, m = len(X), len(keys)
+    step = max(_BLOCK_ELEMENTS // max(n, 1), 1)
+    top = np.full(n, -np.inf)
+    total = np.zeros(n)
+    output = np.zeros((n, 0 if values is None else values.shape[1]))
+    for start in range(0, m, step):
+        log_f = kernel.log_value(beta * (X @ keys[start : start + step].T))
+        if log_weights is not None:
+            log_f = log_f + log_weights[start : start + step]
+        new_top = np.maximum(top, log_f.max(axis=1))
+        shift = np.where(np.isfinite(new_top), new_top, 0)
+        scale = np.exp(top - shift)
+        f = np.exp(log_f - shift[:, None])
+        total = total * scale + f.sum(axis=1)
+        if values is not None:
+            output = output * scale[:, None] + f @ values[start : start + step]
+        top = new_top
+    log_z = _log(total) + np.where(np.isfinite(top), top, 0)
+    if values is not None:
+        empty = total == 0
+        output /= np.where(empty, 1, total)[:, None]
+        output[empty] = (
+            values.mean(axis=0) if log_weights is None else np.exp(log_weights) @ values / np.exp(log_weights).sum()
+        )
+    return log_z, output
+
+
+def exact_field(keys: Array, beta: float, log_weights: Array | None = None) -> Field:
+    """Softmax attention over every key: log Z and the mean key."""
+
+    def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
+        log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, log_weights)
+        return log_z, mean.astype(X.dtype, copy=False)
+
+    return field
+
+
+# Nearest keys exactly, the mixture for the rest ------------------------------------------------------
+def neighbor_field(statistics: KeyStatistics, keys: Array, nearest: NDArray[np.integer], beta: float) -> Field:
+    """Z ~ Zg + sum_{j near} max(0, exp(s_j) - Zg / W), Zg the mixture's; `nearest` of shape (n, n_exact)."""
+    mixture = gaussian_field(statistics, beta, dtype=keys.dtype)
+    total_weight = statistics.weight.sum()
+    step = max(_BLOCK_ELEMENTS // (nearest.shape[1] * keys.shape[1]), 1)
+
+    def add_nearest(X: Array, near: NDArray[np.integer], log_g: Array, gradient: Array) -> tuple[Array, Array]:
+        Y = keys[near]
+        relative = np.exp(beta * np.matmul(Y, X[:, :, None])[:, :, 0].astype(np.float64) - log_g[:, None])
+        relative[relative <= 1 / total_weight] = 0
+        counted = np.count_nonzero(relative, axis=1) / total_weight
+        ratio = 1 - counted + relative.sum(axis=1)
+        near_share = (relative / ratio[:, None]).astype(X.dtype)
+        gradient = gradient * ((1 - counted) / ratio)[:, None].astype(X.dtype)
+        return log_g + np.log(ratio), gradient + np.matmul(near_share[:, None, :], Y)[:, 0]
+
+    def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
+        near = nearest[rows]
+        log_g, gradient = mixture(X, rows)
+        parts = [
+            add_nearest(X[i : i + step], near[i : i + step], log_g[i : i + step], gradient[i : i + step])
+            for i in range(0, len(X), step)
+        ]
+        return np.concatenate([log_z for log_z, _ in parts]), np.concatenate([pull for _, pull in parts])
+
+    return field

@@ -1,0 +1,418 @@
+"""The blocked sweep, the two solvers that run it, and the response of single queries to given keys."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import Array
+from .normalizer import Field, exact_field, gaussian_field, neighbor_field
+from .operators import Affinity, Runner, products, walk_targets
+from .statistics import KeyStatistics, block_statistics, largest_variance, merge
+
+# Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
+# triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
+_STIFFNESS = 2.5
+# Momentum grows as (k - 1) / (k + 2) up to this.
+_MOMENTUM = 0.9
+# First rate of the paper's gradient steps, [DB].
+_FIRST_RATE = 0.85
+# Cluster labels and lists of nearest keys are renewed at these iterations, and every `_RENEW` after the last.
+_RENEW = 10
+# Iterations that the loss has to be flat for.
+_PATIENCE = 3
+
+
+def unit_rows(X: Array) -> Array:
+    """Divide rows by their norm, in place; zero rows stay zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", X, X))
+    X /= np.where(norms > 0, norms, 1)[:, None]
+    return X
+
+
+class Problem(NamedTuple):
+    """What is embedded: affinities between groups of rows, one group (square) or two (bipartite).
+
+    Attributes
+    ----------
+    affinity : Affinity
+        Row-stochastic, over the rows of all groups.
+    group : list of int
+        The group of each block of rows.
+    key_group : list of int
+        For each group, the group of its keys.
+    sizes : list of int
+        Rows of each group.
+    active : ndarray of bool of shape (n,)
+        Rows with any affinity.
+    null : ndarray of shape (n,)
+        The null model p0, summing to one over each group.
+    beta : float
+        1 / temperature.
+    walk_length : int
+    """
+
+    affinity: Affinity
+    group: list[int]
+    key_group: list[int]
+    sizes: list[int]
+    active: NDArray[np.bool_]
+    null: Array
+    beta: float
+    walk_length: int
+
+    def group_rows(self, group: int) -> slice:
+        """The rows of one group."""
+        start = sum(self.sizes[:group])
+        return slice(start, start + self.sizes[group])
+
+
+class Keys(NamedTuple):
+    """Keys of one group as a normaliser sees them."""
+
+    statistics: KeyStatistics
+    null_mean: Array
+
+
+class Solution(NamedTuple):
+    """Where a solver ended: vectors, keys of each group, walked targets and the history."""
+
+    vectors: Array
+    keys: list[Keys]
+    losses: list[float]
+    n_iter: int
+    displacement: float
+    converged: bool
+
+
+class Strategy(NamedTuple):
+    """How Z is had: `normalizer` and what it needs from outside.
+
+    Attributes
+    ----------
+    normalizer : {"gaussian", "neighbors", "exact"}
+    n_clusters : int
+    partition : callable
+        Keys -> cluster labels.
+    nearest : callable
+        ``(queries, keys) -> indices of the nearest keys``, ndarray of shape (n_queries, n_exact).
+    """
+
+    normalizer: str
+    n_clusters: int
+    partition: Callable[[Array], NDArray[np.integer]]
+    nearest: Callable[[Array, Array], NDArray[np.integer]]
+
+    @property
+    def renews(self) -> bool:
+        """Whether anything has to be looked up anew as the vectors move."""
+        return self.normalizer == "neighbors" or self.n_clusters > 1
+
+
+# Key statistics of the whole -------------------------------------------------------------------------
+def _block_keys(problem: Problem, rows: slice, Y: Array, labels: NDArray[np.integer] | None, n_clusters: int) -> Keys:
+    """Statistics and share of the null mean of one block of new keys."""
+    active = problem.active[rows]
+    weights = None if active.all() else active.astype(np.float64)
+    block_labels = None if labels is None else labels[rows]
+    statistics = block_statistics(Y, weights, block_labels, n_clusters)
+    return Keys(statistics, problem.null[rows] @ Y.astype(np.float64))
+
+
+def _merge_keys(problem: Problem, parts: list[Keys]) -> list[Keys]:
+    """Merge blocks into groups, in the order of the blocks."""
+    groups = []
+    for group in range(len(problem.sizes)):
+        members = [part for part, g in zip(parts, problem.group, strict=True) if g == group]
+        groups.append(Keys(merge(part.statistics for part in members), sum(part.null_mean for part in members)))
+    return groups
+
+
+def all_keys(
+    problem: Problem, Y: Array, labels: NDArray[np.integer] | None, n_clusters: int, run: Runner
+) -> list[Keys]:
+    """The keys of each group."""
+    bounds = problem.affinity.bounds
+    parts = run(
+        lambda block: _block_keys(problem, bounds[block], Y[bounds[block]], labels, n_clusters), range(len(bounds))
+    )
+    return _merge_keys(problem, list(parts))
+
+
+def _partition(problem: Problem, Y: Array, strategy: Strategy) -> NDArray[np.integer]:
+    """Cluster labels of the active rows, group by group."""
+    labels = np.zeros(len(Y), dtype=np.intp)
+    for group in range(len(problem.sizes)):
+        rows = problem.group_rows(group)
+        active = np.flatnonzero(problem.active[rows]) + rows.start
+        labels[active] = strategy.partition(Y[active])
+    return labels
+
+
+def _nearest(problem: Problem, Y: Array, strategy: Strategy) -> NDArray[np.integer]:
+    """Nearest active keys of every row, as numbers of rows of `Y`."""
+    found = []
+    for group, key_group in enumerate(problem.key_group):
+        rows = problem.group_rows(key_group)
+        active = np.flatnonzero(problem.active[rows]) + rows.start
+        found.append(active[strategy.nearest(Y[problem.group_rows(group)], Y[active])])
+    width = min(indices.shape[1] for indices in found)
+    return np.concatenate([indices[:, :width] for indices in found])
+
+
+def fields(
+    problem: Problem, Y: Array, keys: list[Keys], strategy: Strategy, nearest: NDArray[np.integer] | None
+) -> list[Field]:
+    """The field that each group's rows feel: that of its keys."""
+    out = []
+    for key_group in problem.key_group:
+        if strategy.normalizer == "exact":
+            rows = problem.group_rows(key_group)
+            active = problem.active[rows]
+            out.append(exact_field(Y[rows] if active.all() else Y[rows][active], problem.beta))
+        elif strategy.normalizer == "neighbors":
+            out.append(neighbor_field(keys[key_group].statistics, Y, nearest, problem.beta))
+        else:
+            out.append(gaussian_field(keys[key_group].statistics, problem.beta, dtype=Y.dtype))
+    return out
+
+
+# The sweep -------------------------------------------------------------------------------------------
+class Swept(NamedTuple):
+    """What a block, or a sum of blocks, brings back."""
+
+    loss: float
+    displacement: float
+    turn: float
+    torque: Array
+    keys: list[Keys]
+
+
+# (vectors, downhill direction, last proposals) -> (proposals, next vectors)
+Step = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+def _sweep(
+    problem: Problem,
+    buffers: tuple[Array, Array, Array],
+    group_fields: list[Field],
+    null_means: list[Array],
+    step: Step,
+    labels: NDArray[np.integer] | None,
+    n_clusters: int,
+    run: Runner,
+) -> Swept:
+    """One pass over all blocks: read `current`, write `following`, renew `last`, gather everything else."""
+    current, last, following = buffers
+    targets = walk_targets(problem.affinity, current, problem.walk_length, len(problem.sizes), run)
+    product = products(problem.affinity, targets)
+
+    def one(block: int) -> Swept:
+        rows, group = problem.affinity.bounds[block], problem.group[block]
+        active, null_mean = problem.active[rows], null_means[group]
+        Y = current[rows]
+        direction = product(block)
+        direction -= null_mean
+        log_z, mean = group_fields[group](Y, rows)
+        loss = log_z - problem.beta * np.einsum("ij,ij->i", Y, direction)
+        direction -= mean
+        proposal, new = step(Y, direction, last[rows])
+        if not active.all():
+            proposal[~active] = 0
+            new[~active] = 0
+        moved = proposal - Y
+        turn = -np.einsum("ij,ij", moved, proposal - last[rows], dtype=np.float64)
+        last[rows], following[rows] = proposal, new
+        return Swept(
+            float(loss[active].sum(dtype=np.float64)),
+            float(np.einsum("ij,ij", moved, moved, dtype=np.float64)),
+            float(turn),
+            (Y.T @ moved).astype(np.float64),
+            [_block_keys(problem, rows, new, labels, n_clusters)],
+        )
+
+    loss = displacement = turn = 0.0
+    torque = np.zeros((current.shape[1], current.shape[1]))
+    keys: list[Keys] = []
+    for part in run(one, range(len(problem.affinity.bounds))):  # in the order of the blocks
+        loss += part.loss
+        displacement += part.displacement
+        turn += part.turn
+        torque += part.torque
+        keys += part.keys
+    n_active = max(np.count_nonzero(problem.active), 1)
+    return Swept(loss / n_active, float(np.sqrt(displacement / n_active)), turn, torque, _merge_keys(problem, keys))
+
+
+def _second_moment(keys: list[Keys]) -> Array:
+    """sum_i y_i y_i' over all rows, from the statistics."""
+    return sum(
+        scatter + weight * np.outer(mean, mean)
+        for group in keys
+        for weight, mean, scatter in zip(*group.statistics, strict=True)
+    )
+
+
+def _rotation(torque: Array, second_moment: Array) -> Array:
+    """The antisymmetric R for which Y R is nearest to the displacements D, given Y'D and Y'Y.
+
+    Solves Y'Y R + R Y'Y = Y'D - D'Y in the eigenbasis of Y'Y, damped where there is hardly any variance.
+    """
+    variance, basis = np.linalg.eigh(second_moment)
+    variance = variance.clip(0)
+    skew = basis.T @ (torque - torque.T) @ basis
+    return basis @ (skew / (variance[:, None] + variance + 0.02 * max(variance[-1], np.finfo(float).tiny))) @ basis.T
+
+
+def _accelerated_step(damping: float, rotation: Array, momentum: float) -> Step:
+    """Damped fixed point in the co-rotating frame, extrapolated on the sphere."""
+
+    def step(Y: Array, direction: Array, last: Array) -> tuple[Array, Array]:
+        proposal = Y @ (damping * np.eye(len(rotation)) - rotation).astype(Y.dtype)
+        proposal += direction
+        unit_rows(proposal)
+        new = proposal * (1 + Y.dtype.type(momentum))
+        new -= last * Y.dtype.type(momentum)
+        return proposal, unit_rows(new)
+
+    return step
+
+
+def _gradient_step(rate: float) -> Step:
+    """The paper's step: along the normalised tangent gradient, by an angle whose sine is the rate."""
+
+    def step(Y: Array, direction: Array, last: Array) -> tuple[Array, Array]:
+        tangent = direction - np.einsum("ij,ij->i", direction, Y)[:, None] * Y
+        proposal = unit_rows(np.sqrt(1 - rate**2, dtype=Y.dtype) * Y + Y.dtype.type(rate) * unit_rows(tangent))
+        return proposal, proposal
+
+    return step
+
+
+def _has_settled(losses: list[float], tol: float) -> bool:
+    """Whether each of the last iterations brought less than `tol` of the whole decrease of the loss."""
+    if tol == 0 or len(losses) < 2 * _PATIENCE:
+        return False
+    whole = losses[0] - min(losses)
+    return bool(np.all(-np.diff(losses[-_PATIENCE - 1 :]) < tol * whole))
+
+
+def solve(
+    problem: Problem,
+    Y: Array,
+    strategy: Strategy,
+    *,
+    solver: str,
+    max_iter: int,
+    tol: float,
+    run: Runner,
+    report: Callable[[int, float, float], None],
+) -> Solution:
+    """Minimise the surrogate loss from unit rows `Y`, which are overwritten.
+
+    The query-side force of an asymmetric P has a torque: left alone, the whole configuration goes on rotating
+    and never comes to rest. The accelerated solver therefore works in the co-rotating frame: `rotation` is the
+    rigid part of the last displacements and is taken out of the next step.
+    """
+    current, last, following = Y, Y.copy(), np.empty_like(Y)
+    labels, nearest = None, None
+    n_clusters = 1
+    keys = all_keys(problem, current, None, 1, run)
+    rotation = np.zeros((Y.shape[1], Y.shape[1]))
+    losses: list[float] = []
+    age, caution, was_restart = 0, 1.0, False
+    displacement, converged = np.inf, False
+
+    for iteration in range(max_iter):
+        if strategy.n_clusters > 1 and iteration > 0 and iteration % _RENEW == 0:
+            labels, n_clusters = _partition(problem, current, strategy), strategy.n_clusters
+            keys = all_keys(problem, current, labels, n_clusters, run)
+        if strategy.normalizer == "neighbors" and iteration % _RENEW == 0:
+            nearest = _nearest(problem, current, strategy)
+
+        stiffness = problem.beta * max(largest_variance(keys[g].statistics) for g in problem.key_group)
+        damping = caution * (1 + _STIFFNESS * stiffness)
+        age += 1
+        momentum = min((age - 1) / (age + 2), _MOMENTUM)
+        rate = _FIRST_RATE * (1 - iteration / max_iter)
+        step = _gradient_step(rate) if solver == "gradient" else _accelerated_step(damping, rotation, momentum)
+        second_moment = _second_moment(keys)
+        null_means = [keys[g].null_mean.astype(Y.dtype) for g in problem.key_group]
+        group_fields = fields(problem, current, keys, strategy, nearest)
+        swept = _sweep(problem, (current, last, following), group_fields, null_means, step, labels, n_clusters, run)
+        losses.append(swept.loss)
+        displacement = swept.displacement
+        report(iteration, swept.loss, displacement)
+        if solver == "accelerated":
+            rotation = rotation + damping * _rotation(swept.torque, second_moment)
+            is_restart = swept.turn > 0
+            if is_restart:  # twice in a row: the step itself is too long
+                age, caution = 0, caution * (1.5 if was_restart else 1)
+            was_restart = is_restart
+        keys = swept.keys
+        current, following = following, current
+        if (displacement < tol or _has_settled(losses, tol)) and (not strategy.renews or iteration > 2 * _RENEW):
+            converged = True
+            break
+
+    if strategy.n_clusters > 1 and labels is None:
+        labels = _partition(problem, current, strategy)
+    keys = all_keys(problem, current, labels, strategy.n_clusters, run)
+    return Solution(current, keys, losses, len(losses), displacement, converged)
+
+
+# Response of single queries to given keys ------------------------------------------------------------
+def gaussian_response(C: Array, B: Array) -> Array:
+    """Unit rows x minimising -c.x + x'Bx / 2, B positive semi-definite: the trust-region problem, in closed form.
+
+    In the eigenbasis of B the minimiser is c / (b + nu), nu the root of the secular equation |x| = 1 above -b_min;
+    Newton's method on 1 / |x| - 1, which is nearly linear, comes from the left and cannot overshoot.
+    """
+    b, basis = np.linalg.eigh(B)
+    C = C @ basis
+    norm = np.sqrt(np.einsum("ij,ij->i", C, C))
+    tiny = np.finfo(np.float64).eps * (norm + b[-1]) + np.finfo(np.float64).tiny
+    nu = np.maximum(np.maximum(norm - b[-1], np.abs(C[:, 0]) - b[0]), tiny - b[0])
+    for _ in range(50):
+        gap = b + nu[:, None]
+        square = np.square(C / gap)
+        length = square.sum(axis=1)
+        slope = (square / gap).sum(axis=1)
+        change = length / np.where(slope > 0, slope, 1) * (np.sqrt(length) - 1)
+        nu = np.maximum(nu + change, tiny - b[0])
+        if np.all(np.abs(change) <= 4 * tiny):
+            break
+    X = C / (b + nu[:, None])
+    X[norm == 0, 0] = 1  # no force at all: along the direction of least resistance
+    return unit_rows(unit_rows(X) @ basis.T)
+
+
+def iterated_response(
+    C: Array, start: Array, field: Field, stiffness: float, *, tol: float = 1e-8, max_iter: int = 300
+) -> Array:
+    """Unit rows x minimising -c.x + log Z(x) / beta, each row alone, from `start`.
+
+    The damped fixed point with momentum, restart and damping of every row's own: no row knows of another.
+    """
+    X = start.copy()
+    last = X.copy()
+    damping = np.full(len(X), max(stiffness, np.finfo(np.float64).tiny))
+    age = np.zeros(len(X))
+    was_restart = np.zeros(len(X), dtype=bool)
+    rows = np.arange(len(X))
+    for _ in range(max_iter):
+        if len(rows) == 0:
+            break
+        Y, previous = X[rows], last[rows]
+        proposal = unit_rows(C[rows] - field(Y, rows)[1] + damping[rows, None] * Y)
+        moved = proposal - Y
+        turned = np.einsum("ij,ij->i", moved, proposal - previous) < 0
+        damping[rows] *= np.where(turned & was_restart[rows], 2, 1)
+        was_restart[rows] = turned
+        age[rows] = np.where(turned, 0, age[rows] + 1)
+        momentum = np.minimum(age[rows] / (age[rows] + 3), _MOMENTUM)[:, None]
+        X[rows] = unit_rows(proposal + momentum * (proposal - previous))
+        last[rows] = proposal
+        rows = rows[np.einsum("ij,ij->i", moved, moved) > tol**2]
+    return last

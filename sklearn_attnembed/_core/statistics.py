@@ -1,0 +1,86 @@
+"""Key statistics: weight, mean and scatter of each cluster of keys, from a block, merged, pooled.
+
+Sums run in float64 and about the block's own mean, so that a mean far from the origin costs no digits.
+"""
+
+from collections.abc import Iterable
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import Array
+
+
+class KeyStatistics(NamedTuple):
+    """Moments of `kappa` clusters of keys, all float64.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (kappa,)
+        Total key weight W_a.
+    mean : ndarray of shape (kappa, d)
+        mu_a; zero for an empty cluster.
+    scatter : ndarray of shape (kappa, d, d)
+        sum_j w_j (y_j - mu_a)(y_j - mu_a)', W_a times the covariance Omega_a.
+    """
+
+    weight: Array
+    mean: Array
+    scatter: Array
+
+    @property
+    def covariance(self) -> Array:
+        """Omega_a, ndarray of shape (kappa, d, d)."""
+        return self.scatter / np.where(self.weight > 0, self.weight, 1)[:, None, None]
+
+
+def _moments(Y: Array, weights: Array | None) -> tuple[float, Array, Array]:
+    """Weight, mean and scatter of one cluster."""
+    Y = Y.astype(np.float64)  # a copy, centred in place below
+    total = float(len(Y)) if weights is None else float(weights.sum())
+    if total == 0:
+        return 0.0, np.zeros(Y.shape[1]), np.zeros((Y.shape[1], Y.shape[1]))
+    mean = Y.mean(axis=0) if weights is None else weights @ Y / total
+    Y -= mean
+    if weights is not None:
+        Y *= np.sqrt(weights)[:, None]
+    return total, mean, Y.T @ Y
+
+
+def block_statistics(
+    Y: Array, weights: Array | None = None, labels: NDArray[np.integer] | None = None, n_clusters: int = 1
+) -> KeyStatistics:
+    """Statistics of one block of keys; weights are 1 and the cluster is 0 unless given."""
+    if labels is None:
+        parts = [_moments(Y, weights)]
+    else:
+        members = [np.flatnonzero(labels == a) for a in range(n_clusters)]
+        parts = [_moments(Y[rows], None if weights is None else weights[rows]) for rows in members]
+    weight, mean, scatter = (np.array(part) for part in zip(*parts, strict=True))
+    return KeyStatistics(weight, mean, scatter)
+
+
+def _merge_two(a: KeyStatistics, b: KeyStatistics) -> KeyStatistics:
+    weight = a.weight + b.weight
+    share = b.weight / np.where(weight > 0, weight, 1)
+    gap = b.mean - a.mean
+    shift = (a.weight * share)[:, None, None] * gap[:, :, None] * gap[:, None, :]
+    return KeyStatistics(weight, a.mean + share[:, None] * gap, a.scatter + b.scatter + shift)
+
+
+def merge(parts: Iterable[KeyStatistics]) -> KeyStatistics:
+    """Statistics of the union, cluster by cluster, summed in the given order."""
+    return reduce(_merge_two, parts)
+
+
+def pool(statistics: KeyStatistics) -> KeyStatistics:
+    """All clusters taken as one."""
+    return merge(KeyStatistics(w[None], m[None], s[None]) for w, m, s in zip(*statistics, strict=True))
+
+
+def largest_variance(statistics: KeyStatistics) -> float:
+    """The largest eigenvalue of any cluster's covariance and of the pooled one."""
+    covariances = np.concatenate([statistics.covariance, pool(statistics).covariance])
+    return max(float(np.linalg.eigvalsh(covariances)[:, -1].max()), 0.0)

@@ -1,0 +1,614 @@
+"""AttentionEmbedding: embeddings by the linear-time surrogate of the softmax loss."""
+
+import warnings
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._core import operators, solver
+from ._core.kernels import SOFTMAX
+from ._core.normalizer import exact_attention, exact_field, gaussian_field, neighbor_field
+from ._core.statistics import KeyStatistics, largest_variance, pool
+from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, partition
+from .affinity import neighbor_affinity
+
+_FORMATS = ["csr", "csc", "coo"]
+_PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
+# `score` takes the exact log Z on at most so many query-key pairs: rows beyond it are left out at even steps.
+_SCORED_PAIRS = 2**31
+
+
+class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator):
+    """Embed whatever has affinities, so that attention reproduces them, in linear time.
+
+    Unit vectors `x_i` are found whose attention ``softmax_j(x_i . x_j / temperature)`` is close to given affinities
+    `P_ij`, by minimising the cross entropy [1]_. Its normalisation, quadratic when done exactly, comes from a
+    mixture of Gaussians in linear time.
+
+    Read more in the :ref:`User Guide <embedding>`.
+
+    Parameters
+    ----------
+    n_components : int, default=64
+        Dimension of the embedding.
+
+    affinity : {"nearest_neighbors", "precomputed", "precomputed_nearest_neighbors", "bipartite"} or callable, \
+            default="nearest_neighbors"
+        Where affinities come from.
+
+        - "nearest_neighbors": rows of `X` are points; affinities fall off with the distance to the nearest
+          neighbours (:func:`~sklearn_attnembed.affinity.neighbor_affinity`).
+        - "precomputed": `X` is square and holds non-negative affinities or an adjacency, dense, sparse or a
+          :class:`scipy.sparse.linalg.LinearOperator`, directed or not. `transform` takes rows of affinities of
+          new samples to the fitted ones.
+        - "precomputed_nearest_neighbors": `X` is a sparse graph of distances, as from
+          :class:`sklearn.neighbors.KNeighborsTransformer`.
+        - "bipartite": `X` holds non-negative counts of samples by features (users by items, documents by words);
+          samples and features are embedded together.
+        - a callable ``(X, Y) -> affinities`` of shape (n_X, n_Y), dense or sparse.
+
+        Rows are divided by their sums, whatever the source.
+
+    n_neighbors : int, default=15
+        Neighbours, the point itself included, for the two nearest-neighbour affinities. Clipped, with a
+        warning, to ``n_samples - 1``.
+
+    metric : str or callable, default="euclidean"
+        Distance for ``affinity="nearest_neighbors"``, any of :class:`sklearn.neighbors.NearestNeighbors`.
+
+    walk_length : int, default=1
+        Embed the average of the first so many powers of the affinities, which sees further than direct neighbours.
+        The powers are never formed. On a bipartite graph one step is a step to the other side and back.
+
+    temperature : float, default=1.0
+        Of the attention. Low temperatures resolve finer structure and need more clusters or ``"neighbors"`` for
+        an accurate normaliser.
+
+    n_clusters : int, default=1
+        Gaussians in the mixture that stands for the keys. Clusters are found by k-means on the vectors and
+        renewed as these move.
+
+    null_model : {"uniform", "degree"} or float, default="uniform"
+        What vectors are pushed away from: the mean of all keys, weighted equally, by their degree (column sums of
+        the affinities), or by the degree to the given non-negative power.
+
+    normalizer : {"gaussian", "neighbors", "exact"}, default="gaussian"
+        How log Z is had: by the mixture; with each row's `n_exact` nearest keys summed exactly and the mixture
+        for the rest; or exactly, which costs O(n^2).
+
+    n_exact : int, default=64
+        Nearest keys for ``normalizer="neighbors"``.
+
+    solver : {"accelerated", "gradient"}, default="accelerated"
+        "accelerated" is a damped fixed point with momentum that stops when it has converged; "gradient" takes
+        `max_iter` normalised gradient steps at a linearly decaying rate, as in [1]_.
+
+    max_iter : int, default=100
+        Iterations at most (all of them for ``solver="gradient"``).
+
+    tol : float, default=1e-3
+        Stop when the root mean square displacement of the unit vectors in one iteration falls below it. With 0
+        all iterations are run.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial vectors and of k-means. The same seed gives the same bits, whatever `n_jobs`.
+
+    n_jobs : int or None, default=None
+        Threads. None is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.
+
+    verbose : int, default=0
+        If positive, print iteration, loss and displacement.
+
+    Attributes
+    ----------
+    embedding_ : ndarray of shape (n_samples, n_components)
+        The vectors of the training samples: what `transform` gives for their rows.
+
+    key_embedding_ : ndarray of shape (n_keys, n_components)
+        The vectors attended to: of the training samples again (equal to `embedding_` up to the tolerance and,
+        for strongly asymmetric affinities, a small rotation), or of the features if bipartite.
+
+    n_iter_ : int
+        Iterations run.
+
+    loss_curve_ : list of float
+        The surrogate loss per row, in nats, at the start of each iteration: the mean over rows of
+        ``-sum_j P_ij s_ij + log Z_i + x_i . ybar / temperature``.
+
+    converged_ : bool
+        Whether the displacement fell below `tol`; for ``solver="gradient"`` whether the schedule, which ends at
+        rate zero, was run to its end.
+
+    isolated_ : ndarray of bool of shape (n_samples,)
+        Samples without any affinity: their vectors are zero and they are left out of everything.
+
+    n_features_in_ : int
+        Columns seen during `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where all are strings.
+
+    See Also
+    --------
+    NormalizerEstimator : log Z alone, for any vectors.
+    sklearn.manifold.SpectralEmbedding : Eigenvectors of the same affinities, without `transform`.
+
+    Notes
+    -----
+    Time is linear in the non-zero affinities and the rows; memory is the affinities and three to five times the
+    embedding, see :meth:`estimate_memory`. A new row is embedded given the keys alone: no row sees another, so
+    neither batch nor order matters.
+
+    References
+    ----------
+    .. [1] L. Dall'Amico, E. M. Belliardo, "Learning distributed representations with efficient SoftMax
+       normalization", TMLR 2025, arXiv:2303.17475, sections 2 and 3.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_attnembed import AttentionEmbedding
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = make_pipeline(AttentionEmbedding(random_state=0), LogisticRegression(C=10))
+    >>> model.fit(X[:1500], y[:1500]).score(X[1500:], y[1500:]) > 0.94
+    True
+    """
+
+    _parameter_constraints = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "affinity": [
+            StrOptions({"nearest_neighbors", "precomputed", "precomputed_nearest_neighbors", "bipartite"}),
+            callable,
+        ],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "metric": [str, callable],
+        "walk_length": [Interval(Integral, 1, None, closed="left")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
+        "normalizer": [StrOptions({"gaussian", "neighbors", "exact"})],
+        "n_exact": [Interval(Integral, 1, None, closed="left")],
+        "solver": [StrOptions({"accelerated", "gradient"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components=64,
+        *,
+        affinity="nearest_neighbors",
+        n_neighbors=15,
+        metric="euclidean",
+        walk_length=1,
+        temperature=1.0,
+        n_clusters=1,
+        null_model="uniform",
+        normalizer="gaussian",
+        n_exact=64,
+        solver="accelerated",
+        max_iter=100,
+        tol=1e-3,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.affinity = affinity
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.walk_length = walk_length
+        self.temperature = temperature
+        self.n_clusters = n_clusters
+        self.null_model = null_model
+        self.normalizer = normalizer
+        self.n_exact = n_exact
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # fit and transform -------------------------------------------------------------------------------
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the embedding.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator
+            Of shape (n_samples, n_features), or (n_samples, n_samples) for precomputed affinities: see `affinity`.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        self : AttentionEmbedding
+
+        Raises
+        ------
+        ValueError
+            If `X` holds NaN, infinity or negative affinities, has the wrong shape, or no affinity at all.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` was reached first.
+        UserWarning
+            If rows have no affinity, or `n_neighbors` was clipped.
+        """
+        A, dtype = self._training_affinities(X)
+        P, isolated = operators.row_stochastic(A, dtype)
+        if isolated.all():
+            raise ValueError(
+                f"X has no affinity at all: each of its {len(isolated)} rows sums to 0, but at least one has to be "
+                "positive. Pass weights of existing relations."
+            )
+        seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
+        problem = self._problem(A, P, isolated, dtype)
+        Y = _initial_vectors(problem.active, self.n_components, dtype, int(seeds[0]))
+        with operators.block_runner(self.n_jobs) as run:
+            solution = solver.solve(
+                problem,
+                Y,
+                self._strategy(int(seeds[1])),
+                solver=self.solver,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                run=run,
+                report=self._report,
+            )
+            self._store(problem, solution, run)
+        self.isolated_ = isolated
+        self.embedding_ = self._respond(P)
+        _warn_isolated(isolated)
+        if not self.converged_ and self.tol > 0:
+            warnings.warn(
+                f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement was "
+                f"{solution.displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    def fit_transform(self, X, y=None, **fit_params):
+        """Learn the embedding and return it: the same as ``fit(X).transform(X)``.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator
+            As for `fit`.
+        y : Ignored
+            Present for API consistency.
+        **fit_params : dict
+            Nothing is known here; present for metadata routing.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_components)
+        """
+        return self.fit(X, y, **fit_params).embedding_
+
+    def transform(self, X):
+        """Embed samples, each given the fitted keys alone.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator
+            Features, counts, or rows of affinities or distances to the fitted samples, as for `fit`.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_components)
+            Unit rows; zero for samples without any affinity.
+
+        Raises
+        ------
+        ValueError
+            If `X` is not what `affinity` asks for.
+        """
+        check_is_fitted(self)
+        P, isolated = self._query_affinities(X)
+        _warn_isolated(isolated)
+        return self._respond(P)
+
+    def score(self, X, y=None):
+        """Mean log likelihood of affinity rows under the attention of their embedding, exactly normalised.
+
+        ``mean_i sum_j P_ij log a_ij``, in nats, higher is better: label-free, so a grid search can choose dimension,
+        temperature and walk length. Rows without affinity are left out. At most 2^31 query-key pairs are
+        looked at, with rows at even steps if there are more.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator
+            As for `transform`.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        P, isolated = self._query_affinities(X)
+        keys = self.key_embedding_[self._active_keys]
+        rows = np.flatnonzero(~isolated)
+        if len(rows) == 0:
+            raise ValueError("X has no row with any affinity to the fitted samples, so there is nothing to score.")
+        embedding = self._respond(P)[rows]
+        fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows])
+        step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
+        beta = 1 / self.temperature
+        with operators.block_runner(self.n_jobs) as run:
+            Q = embedding[::step].astype(np.float64)
+            bounds = operators.row_blocks([len(Q)], 512)
+            log_z = run(lambda b: exact_attention(Q[bounds[b]], keys, None, SOFTMAX, beta)[0], range(len(bounds)))
+            return float(np.mean(beta * fit[::step] - np.concatenate(list(log_z))))
+
+    def perplexity(self, X):
+        """``exp(-score(X))``: among how many keys, in effect, the attention of the true ones is lost.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator
+            As for `transform`.
+
+        Returns
+        -------
+        perplexity : float
+            The number of keys for attention that knows nothing; lower is better.
+        """
+        return float(np.exp(-self.score(X)))
+
+    def estimate_memory(self, n_samples, n_features=0, dtype=np.float64):
+        """Bytes that `fit` needs beyond the affinities, before fitting.
+
+        Parameters
+        ----------
+        n_samples : int
+            Rows.
+        n_features : int, default=0
+            Columns, if they are embedded too (``affinity="bipartite"``).
+        dtype : dtype, default=float64
+            Of the data.
+
+        Returns
+        -------
+        n_bytes : int
+
+        Examples
+        --------
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> AttentionEmbedding(128).estimate_memory(1_000_000, dtype="float32") / 1e9
+        1.536
+        """
+        bipartite = self.affinity == "bipartite"
+        walks = 0 if self.walk_length == 1 else 1 if self.walk_length == 2 and not bipartite else 2
+        rows = n_samples + (n_features if bipartite else 0)
+        return (3 + walks) * rows * self.n_components * np.dtype(dtype).itemsize
+
+    # affinities --------------------------------------------------------------------------------------
+    def _training_affinities(self, X):
+        """Validate `X` and turn it into affinities, not yet divided by row sums, and the embedding's dtype."""
+        if self.affinity == "precomputed" and isinstance(X, LinearOperator):
+            self.n_features_in_ = X.shape[1]
+            A, dtype = X, np.float32 if X.dtype == np.float32 else np.float64
+        else:
+            X = validate_data(self, X, accept_sparse=_FORMATS, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            A, dtype = X, X.dtype
+        if self.affinity in _PAIRWISE and A.shape[0] != A.shape[1]:
+            raise ValueError(
+                f"affinity={self.affinity!r} needs a square matrix of samples by samples, but X has shape {A.shape}. "
+                "For points use affinity='nearest_neighbors', for counts affinity='bipartite'."
+            )
+        if self.affinity == "nearest_neighbors":
+            self._neighbors = NearestNeighbors(metric=self.metric, n_jobs=self.n_jobs).fit(X)
+        elif callable(self.affinity):
+            self._points = X
+        if self.affinity in ("nearest_neighbors", "precomputed_nearest_neighbors"):
+            self._n_neighbors = min(self.n_neighbors, A.shape[0] - 1)
+            if self._n_neighbors < self.n_neighbors:
+                warnings.warn(
+                    f"n_neighbors={self.n_neighbors} is more than n_samples - 1 = {self._n_neighbors}, which is "
+                    "taken instead.",
+                    stacklevel=4,
+                )
+        return self._affinities(A), dtype
+
+    def _query_affinities(self, X):
+        """Validate `X` and turn it into row-stochastic affinities to the fitted keys."""
+        if isinstance(X, LinearOperator) and self.affinity == "precomputed":
+            if X.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"X has {X.shape[1]} columns, but AttentionEmbedding is expecting {self.n_features_in_}: one for "
+                    "each sample seen in fit."
+                )
+        else:
+            X = validate_data(self, X, accept_sparse=_FORMATS, dtype=[np.float64, np.float32], reset=False)
+        return operators.row_stochastic(self._affinities(X), self.key_embedding_.dtype)
+
+    def _affinities(self, X):
+        """Affinities of the rows of validated `X` to the keys."""
+        if isinstance(X, LinearOperator):
+            return X
+        if self.affinity == "nearest_neighbors":
+            distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
+            pointers = np.arange(len(indices) + 1) * indices.shape[1]
+            shape = (len(indices), self._neighbors.n_samples_fit_)
+            return neighbor_affinity(
+                sp.csr_array((distances.ravel(), indices.ravel(), pointers), shape), self._n_neighbors
+            )
+        if callable(self.affinity):
+            A = check_array(self.affinity(X, self._points), accept_sparse=_FORMATS, dtype=[np.float64, np.float32])
+            expected = (X.shape[0], self._points.shape[0])
+            if A.shape != expected:
+                raise ValueError(f"affinity(X, Y) must return shape {expected}, one row for each of X; got {A.shape}.")
+            X = A
+        lowest = X.min() if X.shape[0] else 0
+        if lowest < 0:
+            raise ValueError(
+                f"Negative values in data passed to {type(self).__name__} with affinity={self.affinity!r}: the "
+                f"smallest is {lowest:.4g}, but it takes weights >= 0 only. Clip them, or use "
+                "affinity='nearest_neighbors' for features."
+            )
+        if self.affinity != "precomputed_nearest_neighbors":
+            return X
+        if not sp.issparse(X):  # every distance explicit, zeros too
+            X = sp.csr_array(
+                (X.ravel(), np.tile(np.arange(X.shape[1]), len(X)), np.arange(len(X) + 1) * X.shape[1]), X.shape
+            )
+        return neighbor_affinity(X, self._n_neighbors)
+
+    # the solver's view -------------------------------------------------------------------------------
+    def _problem(self, A, P, isolated, dtype):
+        """The problem to solve, square or bipartite."""
+        gamma = {"uniform": 0.0, "degree": 1.0}.get(self.null_model, self.null_model)
+        if self.affinity == "bipartite":
+            backward, unused = operators.row_stochastic(A.T, dtype)
+            active = ~np.concatenate([isolated, unused])
+            sizes = list(A.shape)
+            square = sp.block_array([[None, sp.csr_array(P)], [sp.csr_array(backward), None]], format="csr")
+            degree = np.concatenate([_column_sums(A.T), _column_sums(A)]) if gamma else active
+        else:
+            active, sizes, square = ~isolated, [A.shape[0]], P
+            degree = _column_sums(A) if gamma else active
+        bounds = operators.row_blocks(sizes, self.n_components)
+        group = [0 if rows.start < sizes[0] else 1 for rows in bounds]
+        null = np.where(active, np.asarray(degree, np.float64) ** gamma, 0) if gamma else active.astype(np.float64)
+        for start, stop in np.cumsum([0, *sizes]).repeat(2)[1:-1].reshape(-1, 2):
+            total = null[start:stop].sum()
+            null[start:stop] = null[start:stop] / total if total > 0 else 0
+        return solver.Problem(
+            affinity=operators.blocked(square, bounds),
+            group=group,
+            key_group=[1, 0] if len(sizes) == 2 else [0],
+            sizes=sizes,
+            active=active,
+            null=null,
+            beta=1 / self.temperature,
+            walk_length=self.walk_length,
+        )
+
+    def _strategy(self, seed):
+        """How the solver has Z."""
+        return solver.Strategy(
+            self.normalizer,
+            self.n_clusters,
+            partial(partition, n_clusters=self.n_clusters, random_state=seed),
+            self._nearest,
+        )
+
+    def _nearest(self, X, Y):
+        """Indices of the `n_exact` rows of `Y` nearest to each of `X`."""
+        index = NearestNeighbors(n_neighbors=min(self.n_exact, len(Y)), algorithm="brute").fit(Y)
+        return index.kneighbors(X, return_distance=False)
+
+    def _store(self, problem, solution, run):
+        """Keep the model: the keys, what walks lead to, and the statistics."""
+        key_rows = problem.group_rows(problem.key_group[0])
+        targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, len(problem.sizes), run)
+        keys = solution.keys[problem.key_group[0]]
+        self.key_embedding_ = np.ascontiguousarray(solution.vectors[key_rows])
+        self._targets = self.key_embedding_ if self.walk_length == 1 else np.ascontiguousarray(targets[key_rows])
+        self._active_keys = problem.active[key_rows]
+        self._key_weight, self._key_mean, self._key_scatter = keys.statistics
+        self._null_mean = keys.null_mean
+        self.loss_curve_ = solution.losses
+        self.n_iter_ = solution.n_iter
+        self.converged_ = solution.converged or self.solver == "gradient"
+
+    def _respond(self, P):
+        """Vectors of rows with affinities `P`, each minimising its own loss given the keys."""
+        dtype, beta = self.key_embedding_.dtype, 1 / self.temperature
+        statistics = KeyStatistics(self._key_weight, self._key_mean, self._key_scatter)
+        center = pool(statistics)
+        active = self._active_keys
+        keys = None if self.normalizer == "gaussian" else self.key_embedding_[active].astype(np.float64)
+        # A dense product rounds differently for every batch size, in float32 visibly.
+        targets = self._targets if sp.issparse(P) else self._targets.astype(np.float64)
+        bounds = operators.row_blocks([P.shape[0]], self.n_components)
+        affinity = operators.blocked(P, bounds)
+        product = operators.products(affinity, targets)
+        out = np.empty((P.shape[0], self._targets.shape[1]), dtype)
+
+        def respond(block):
+            U = product(block).astype(np.float64)
+            force = U - self._null_mean
+            X = solver.gaussian_response(force - center.mean[0], beta * center.covariance[0])
+            stiffness = beta * largest_variance(statistics)
+            if self.normalizer == "exact":
+                X = solver.iterated_response(force, X, exact_field(keys, beta), stiffness)
+            elif self.normalizer == "neighbors":
+                for _ in range(2):  # the nearest keys of where we are, twice
+                    field = neighbor_field(statistics, keys, self._nearest(X, keys), beta)
+                    X = solver.iterated_response(force, X, field, stiffness)
+            elif len(statistics.weight) > 1:
+                X = solver.iterated_response(force, X, gaussian_field(statistics, beta), stiffness)
+            X[~U.any(axis=1)] = 0
+            out[bounds[block]] = X
+
+        with operators.block_runner(self.n_jobs) as run:
+            for _ in run(respond, range(len(bounds))):
+                pass
+        return out
+
+    # messages ----------------------------------------------------------------------------------------
+    def _report(self, iteration, loss, displacement):
+        if self.verbose:
+            print(
+                f"[AttentionEmbedding] iteration {iteration + 1:4d}  loss {loss:.6f}  displacement {displacement:.2e}"
+            )
+
+    # scikit-learn ------------------------------------------------------------------------------------
+    @property
+    def _n_features_out(self):
+        return self.key_embedding_.shape[1]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.pairwise = self.affinity in _PAIRWISE
+        tags.input_tags.positive_only = self.affinity in (*_PAIRWISE, "bipartite")
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _initial_vectors(active, n_components, dtype, seed):
+    """Random unit rows, drawn in double precision a block at a time; zero where not active."""
+    generator = np.random.default_rng(seed)
+    Y = np.empty((len(active), n_components), dtype)
+    for rows in operators.row_blocks([len(active)], n_components):
+        Y[rows] = generator.standard_normal((rows.stop - rows.start, n_components))
+    Y[~active] = 0
+    return solver.unit_rows(Y)
+
+
+def _column_sums(A):
+    """Degrees of the keys."""
+    if isinstance(A, LinearOperator):
+        return np.asarray(A.rmatvec(np.ones(A.shape[0])))
+    return np.asarray(A.sum(axis=0), np.float64).ravel()
+
+
+def _warn_isolated(isolated):
+    if isolated.any():
+        warnings.warn(
+            f"{np.count_nonzero(isolated)} of {len(isolated)} rows have no affinity: their vectors are zero, see "
+            "isolated_. Drop them, or give them an affinity to themselves.",
+            stacklevel=4,  # of fit or transform, through scikit-learn's wrapper
+        )

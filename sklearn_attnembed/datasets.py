@@ -1,0 +1,85 @@
+"""Generators of graphs with known communities."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import check_random_state
+
+from ._sklearn import Interval, validate_params
+
+__all__ = ["make_block_model"]
+
+
+@validate_params(
+    {
+        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "n_classes": [Interval(Integral, 1, None, closed="left")],
+        "mean_degree": [Interval(Real, 0, None, closed="neither")],
+        "mixing": [Interval(Real, 0, 1, closed="both")],
+        "degree_spread": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def make_block_model(
+    n_samples=1000, n_classes=5, *, mean_degree=10.0, mixing=0.2, degree_spread=0.5, random_state=None
+):
+    """Degree-corrected stochastic block model: an undirected graph with communities.
+
+    Edges are drawn one by one: the first end by its propensity, the second, by its propensity, from the same
+    community or, with probability `mixing`, from all nodes. Repeated edges and self-loops are dropped, so the
+    mean degree comes out a little lower than asked for.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+        Nodes.
+    n_classes : int, default=5
+        Communities, of equal size up to one.
+    mean_degree : float, default=10.0
+        Mean number of neighbours.
+    mixing : float in [0, 1], default=0.2
+        Share of edges that ignore communities; 1 leaves no structure.
+    degree_spread : float, default=0.5
+        Standard deviation of the logarithm of the propensities; 0 makes all alike.
+    random_state : int, RandomState instance or None, default=None
+        Seed.
+
+    Returns
+    -------
+    adjacency : csr_array of shape (n_samples, n_samples)
+        Symmetric, 0 or 1, float64. Nodes may be isolated.
+    y : ndarray of int of shape (n_samples,)
+        Communities.
+
+    References
+    ----------
+    .. [1] B. Karrer, M. E. J. Newman, "Stochastic blockmodels and community structure in networks", 2011.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.datasets import make_block_model
+    >>> A, y = make_block_model(100, 4, random_state=0)
+    >>> A.shape, len(set(y.tolist()))
+    ((100, 100), 4)
+    """
+    rng = check_random_state(random_state)
+    y = np.arange(n_samples) * n_classes // n_samples
+    propensity = np.exp(degree_spread * rng.standard_normal(n_samples))
+    n_edges = int(n_samples * mean_degree / 2)
+
+    # Inverse sampling on the cumulative propensity: within a class it runs over an interval of the whole.
+    cumulative = np.concatenate([[0], np.cumsum(propensity)])
+    ends = np.searchsorted(y, np.arange(n_classes + 1))
+    low, high = cumulative[ends[:-1]], cumulative[ends[1:]]
+    first = np.searchsorted(cumulative[1:], rng.uniform(0, cumulative[-1], n_edges), side="right")
+    stays = rng.uniform(size=n_edges) >= mixing
+    target = rng.uniform(np.where(stays, low[y[first]], 0), np.where(stays, high[y[first]], cumulative[-1]))
+    second = np.minimum(np.searchsorted(cumulative[1:], target, side="right"), n_samples - 1)
+
+    kept = first != second
+    A = sp.coo_array((np.ones(kept.sum()), (first[kept], second[kept])), shape=(n_samples, n_samples)).tocsr()
+    A = (A + A.T).tocsr()
+    A.data[:] = 1
+    return A, y

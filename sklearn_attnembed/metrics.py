@@ -1,0 +1,188 @@
+"""Attention scores, their cross entropy and normalisers, exact, in bounded blocks."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import check_array
+
+from ._core import operators
+from ._core.kernels import KERNELS, SOFTMAX
+from ._core.normalizer import exact_attention
+from ._sklearn import Interval, StrOptions, validate_params
+
+__all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
+
+_CONSTRAINTS = {
+    "kernel": [StrOptions(set(KERNELS))],
+    "temperature": [Interval(Real, 0, None, closed="neither")],
+    "n_jobs": [Integral, None],
+}
+
+
+def _queries_and_keys(queries, keys):
+    """Both as float64 matrices of equal width."""
+    queries = check_array(queries, dtype=[np.float64, np.float32], input_name="queries")
+    keys = queries if keys is None else check_array(keys, dtype=[np.float64, np.float32], input_name="keys")
+    if queries.shape[1] != keys.shape[1]:
+        raise ValueError(
+            f"queries and keys need the same number of columns, but have {queries.shape[1]} and {keys.shape[1]}."
+        )
+    return queries.astype(np.float64, copy=False), keys.astype(np.float64, copy=False)
+
+
+@validate_params(_CONSTRAINTS, prefer_skip_nested_validation=True)
+def log_normalizer_exact(queries, keys=None, *, kernel="softmax", temperature=1.0, n_jobs=None):
+    """log Z of every query by summing over all keys, in bounded memory.
+
+    Parameters
+    ----------
+    queries : array-like of shape (n_queries, d)
+        Queries.
+    keys : array-like of shape (n_keys, d), default=None
+        Keys; the queries if None.
+    kernel : {"softmax", "squared", "expressive"}, default="softmax"
+        Attention kernel f.
+    temperature : float, default=1.0
+        Scores are divided by it.
+    n_jobs : int or None, default=None
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    log_z : ndarray of shape (n_queries,), float64
+        ``log sum_j f(q . k_j / temperature)``, in nats.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.metrics import log_normalizer_exact
+    >>> log_normalizer_exact([[0.0, 0.0]], [[1.0, 2.0], [3.0, 4.0]])
+    array([0.69314718])
+    """
+    queries, keys = _queries_and_keys(queries, keys)
+    bounds = operators.row_blocks([len(queries)], 512)
+    beta = 1 / temperature
+    with operators.block_runner(n_jobs) as run:
+        parts = run(
+            lambda b: exact_attention(queries[bounds[b]], keys, None, KERNELS[kernel], beta)[0], range(len(bounds))
+        )
+        return np.concatenate(list(parts))
+
+
+@validate_params({k: _CONSTRAINTS[k] for k in ("kernel", "temperature")}, prefer_skip_nested_validation=True)
+def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
+    """The attention matrix: who attends to whom. It is dense; pass the queries of interest only.
+
+    Parameters
+    ----------
+    queries : array-like of shape (n_queries, d)
+        Queries.
+    keys : array-like of shape (n_keys, d), default=None
+        Keys; the queries if None.
+    kernel : {"softmax", "squared", "expressive"}, default="softmax"
+        Attention kernel f.
+    temperature : float, default=1.0
+        Scores are divided by it.
+
+    Returns
+    -------
+    attention : ndarray of shape (n_queries, n_keys)
+        Rows sum to one; uniform for a query whose weights are all zero.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.metrics import attention_scores
+    >>> attention_scores([[2.0, 0.0]], [[1.0, 1.0], [0.0, 1.0], [-1.0, 0.0]], kernel="squared")
+    array([[0.5, 0. , 0.5]])
+    """
+    queries, keys = _queries_and_keys(queries, keys)
+    log_f = KERNELS[kernel].log_value(queries @ keys.T / temperature)
+    top = log_f.max(axis=1, keepdims=True)
+    f = np.exp(np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0))
+    return f / f.sum(axis=1, keepdims=True)
+
+
+@validate_params(
+    {
+        "temperature": _CONSTRAINTS["temperature"],
+        "walk_length": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": _CONSTRAINTS["n_jobs"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def attention_cross_entropy(affinities, queries, keys=None, *, temperature=1.0, walk_length=1, n_jobs=None):
+    """Cross entropy between affinities and softmax attention, exactly normalised: the loss without its surrogate.
+
+    ``mean_i [ -sum_j P_ij x_i . y_j / temperature + log Z_i ]`` over rows with any affinity.
+
+    Parameters
+    ----------
+    affinities : {array-like, sparse matrix} of shape (n_queries, n_keys)
+        Non-negative; rows are divided by their sums.
+    queries : array-like of shape (n_queries, d)
+        Query vectors x.
+    keys : array-like of shape (n_keys, d), default=None
+        Key vectors y; the queries if None. Zero rows, as isolated samples have, are no keys.
+    temperature : float, default=1.0
+        Scores are divided by it.
+    walk_length : int, default=1
+        Take the average of the first so many powers of the affinities (square ones only).
+    n_jobs : int or None, default=None
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    cross_entropy : float
+        In nats; ``log(n_keys)`` for attention that knows nothing.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.metrics import attention_cross_entropy
+    >>> attention_cross_entropy([[0, 1], [1, 0]], [[1.0, 0.0], [-1.0, 0.0]]).__round__(3)
+    2.127
+    """
+    queries, keys = _queries_and_keys(queries, keys)
+    A = check_array(affinities, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="affinities")
+    if A.shape != (len(queries), len(keys)):
+        raise ValueError(
+            f"affinities need shape (n_queries, n_keys) = {(len(queries), len(keys))}, but have {A.shape}."
+        )
+    if A.min() < 0:
+        raise ValueError(f"affinities have to be non-negative, but the smallest is {A.min():.4g}.")
+    if walk_length > 1 and A.shape[0] != A.shape[1]:
+        raise ValueError(f"walk_length={walk_length} needs square affinities, but they have shape {A.shape}.")
+    P, isolated = operators.row_stochastic(sp.csr_array(A), np.float64)
+    affinity = operators.blocked(P, operators.row_blocks([len(queries)], queries.shape[1]))
+    with operators.block_runner(n_jobs) as run:
+        targets = operators.walk_targets(affinity, keys, walk_length, 1, run)
+        bounds, product = affinity.bounds, operators.products(affinity, targets)
+        beta, occupied = 1 / temperature, keys[keys.any(axis=1)]
+
+        def loss(block):
+            X = queries[bounds[block]]
+            log_z = exact_attention(X, occupied, None, SOFTMAX, beta)[0]
+            return (log_z - beta * np.einsum("ij,ij->i", X, product(block)))[~isolated[bounds[block]]]
+
+        return float(np.mean(np.concatenate(list(run(loss, range(len(bounds)))))))
+
+
+def relative_error(log_estimate, log_exact):
+    """Relative error of Z from logarithms.
+
+    Parameters
+    ----------
+    log_estimate, log_exact : array-like of shape (n_queries,)
+        log Z, estimated and exact.
+
+    Returns
+    -------
+    error : ndarray of shape (n_queries,)
+        ``|Z_estimate / Z_exact - 1|``.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.metrics import relative_error
+    >>> relative_error([0.01], [0.0]).round(5)
+    array([0.01005])
+    """
+    return np.abs(np.expm1(np.asarray(log_estimate, np.float64) - np.asarray(log_exact, np.float64)))
