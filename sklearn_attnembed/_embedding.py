@@ -278,8 +278,8 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         _warn_isolated(isolated)
         if not self.converged_ and self.tol > 0:
             warnings.warn(
-                f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement was "
-                f"{solution.displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
+                f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
+                f"was {solution.displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -529,7 +529,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         self._key_weight, self._key_mean, self._key_scatter = keys.statistics
         self._null_mean = keys.null_mean
         self.loss_curve_ = solution.losses
-        self.n_iter_ = solution.n_iter
+        self.n_iter_ = len(solution.losses)
         self.converged_ = solution.converged or self.solver == "gradient"
 
     def _respond(self, P):

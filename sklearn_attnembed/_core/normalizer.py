@@ -46,7 +46,7 @@ def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFT
         by_mean, by_variance = kernel.derivatives(mean, variance)
         gradient = (share * by_mean) @ means
         for V, weight in zip(spread, (2 * share * by_variance).T, strict=True):
-            gradient += weight[:, None] * V
+            gradient += np.multiply(V, weight[:, None], out=V)
         return log_z, gradient
 
     return field

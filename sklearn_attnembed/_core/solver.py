@@ -1,6 +1,7 @@
 """The blocked sweep, the two solvers that run it, and the response of single queries to given keys."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -76,12 +77,11 @@ class Keys(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """Where a solver ended: vectors, keys of each group, walked targets and the history."""
+    """Where a solver ended: vectors, keys of each group and the history."""
 
     vectors: Array
     keys: list[Keys]
     losses: list[float]
-    n_iter: int
     displacement: float
     converged: bool
 
@@ -129,25 +129,20 @@ def _merge_keys(problem: Problem, parts: list[Keys]) -> list[Keys]:
     return groups
 
 
-def all_keys(
-    problem: Problem, Y: Array, labels: NDArray[np.integer] | None, n_clusters: int, run: Runner
-) -> list[Keys]:
+def all_keys(problem: Problem, Y: Array, cluster: Callable[[slice, Array], Keys], run: Runner) -> list[Keys]:
     """The keys of each group."""
     bounds = problem.affinity.bounds
-    parts = run(
-        lambda block: _block_keys(problem, bounds[block], Y[bounds[block]], labels, n_clusters), range(len(bounds))
-    )
-    return _merge_keys(problem, list(parts))
+    return _merge_keys(problem, list(run(lambda block: cluster(bounds[block], Y[bounds[block]]), range(len(bounds)))))
 
 
-def _partition(problem: Problem, Y: Array, strategy: Strategy) -> NDArray[np.integer]:
-    """Cluster labels of the active rows, group by group."""
+def _clustered(problem: Problem, Y: Array, strategy: Strategy) -> Callable[[slice, Array], Keys]:
+    """Find clusters of the active rows, group by group; return what gathers statistics of a block by them."""
     labels = np.zeros(len(Y), dtype=np.intp)
     for group in range(len(problem.sizes)):
         rows = problem.group_rows(group)
         active = np.flatnonzero(problem.active[rows]) + rows.start
         labels[active] = strategy.partition(Y[active])
-    return labels
+    return partial(_block_keys, problem, labels=labels, n_clusters=strategy.n_clusters)
 
 
 def _nearest(problem: Problem, Y: Array, strategy: Strategy) -> NDArray[np.integer]:
@@ -189,60 +184,66 @@ class Swept(NamedTuple):
     keys: list[Keys]
 
 
-# (vectors, downhill direction, last proposals) -> (proposals, next vectors)
-Step = Callable[[Array, Array, Array], tuple[Array, Array]]
+# (vectors, downhill direction) -> proposals
+Step = Callable[[Array, Array], Array]
 
 
 def _sweep(
     problem: Problem,
     buffers: tuple[Array, Array, Array],
+    keys: list[Keys],
     group_fields: list[Field],
-    null_means: list[Array],
     step: Step,
-    labels: NDArray[np.integer] | None,
-    n_clusters: int,
+    momentum: float,
+    cluster: Callable[[slice, Array], Keys],
     run: Runner,
 ) -> Swept:
-    """One pass over all blocks: read `current`, write `following`, renew `last`, gather everything else."""
+    """One pass over all blocks: read `current`, write `following`, renew `last`, gather everything else.
+
+    Block by block and in place, so that a block stays in the cache and nothing of full size is made.
+    """
     current, last, following = buffers
     targets = walk_targets(problem.affinity, current, problem.walk_length, len(problem.sizes), run)
     product = products(problem.affinity, targets)
+    null_means = [keys[g].null_mean.astype(current.dtype) for g in problem.key_group]
 
     def one(block: int) -> Swept:
         rows, group = problem.affinity.bounds[block], problem.group[block]
-        active, null_mean = problem.active[rows], null_means[group]
-        Y = current[rows]
-        direction = product(block)
-        direction -= null_mean
+        active = problem.active[rows]
+        Y, back, new = current[rows], last[rows], following[rows]
+        direction = product(block) - null_means[group]
         log_z, mean = group_fields[group](Y, rows)
         loss = log_z - problem.beta * np.einsum("ij,ij->i", Y, direction)
         direction -= mean
-        proposal, new = step(Y, direction, last[rows])
+        proposal = step(Y, direction)
         if not active.all():
             proposal[~active] = 0
-            new[~active] = 0
-        moved = proposal - Y
-        turn = -np.einsum("ij,ij", moved, proposal - last[rows], dtype=np.float64)
-        last[rows], following[rows] = proposal, new
-        return Swept(
+        back -= proposal
+        unit_rows(np.add(np.multiply(back, -momentum, out=new), proposal, out=new))
+        moved = np.subtract(proposal, Y, out=direction)
+        swept = Swept(
             float(loss[active].sum(dtype=np.float64)),
-            float(np.einsum("ij,ij", moved, moved, dtype=np.float64)),
-            float(turn),
+            float(np.vdot(moved, moved)),
+            float(np.vdot(moved, back)),
             (Y.T @ moved).astype(np.float64),
-            [_block_keys(problem, rows, new, labels, n_clusters)],
+            [cluster(rows, new)],
         )
+        back[:] = proposal
+        return swept
 
     loss = displacement = turn = 0.0
     torque = np.zeros((current.shape[1], current.shape[1]))
-    keys: list[Keys] = []
+    block_keys: list[Keys] = []
     for part in run(one, range(len(problem.affinity.bounds))):  # in the order of the blocks
         loss += part.loss
         displacement += part.displacement
         turn += part.turn
         torque += part.torque
-        keys += part.keys
+        block_keys += part.keys
     n_active = max(np.count_nonzero(problem.active), 1)
-    return Swept(loss / n_active, float(np.sqrt(displacement / n_active)), turn, torque, _merge_keys(problem, keys))
+    return Swept(
+        loss / n_active, float(np.sqrt(displacement / n_active)), turn, torque, _merge_keys(problem, block_keys)
+    )
 
 
 def _second_moment(keys: list[Keys]) -> Array:
@@ -265,16 +266,13 @@ def _rotation(torque: Array, second_moment: Array) -> Array:
     return basis @ (skew / (variance[:, None] + variance + 0.02 * max(variance[-1], np.finfo(float).tiny))) @ basis.T
 
 
-def _accelerated_step(damping: float, rotation: Array, momentum: float) -> Step:
-    """Damped fixed point in the co-rotating frame, extrapolated on the sphere."""
+def _accelerated_step(damping: float, rotation: Array) -> Step:
+    """Damped fixed point in the co-rotating frame."""
 
-    def step(Y: Array, direction: Array, last: Array) -> tuple[Array, Array]:
+    def step(Y: Array, direction: Array) -> Array:
         proposal = Y @ (damping * np.eye(len(rotation)) - rotation).astype(Y.dtype)
         proposal += direction
-        unit_rows(proposal)
-        new = proposal * (1 + Y.dtype.type(momentum))
-        new -= last * Y.dtype.type(momentum)
-        return proposal, unit_rows(new)
+        return unit_rows(proposal)
 
     return step
 
@@ -282,12 +280,28 @@ def _accelerated_step(damping: float, rotation: Array, momentum: float) -> Step:
 def _gradient_step(rate: float) -> Step:
     """The paper's step: along the normalised tangent gradient, by an angle whose sine is the rate."""
 
-    def step(Y: Array, direction: Array, last: Array) -> tuple[Array, Array]:
-        tangent = direction - np.einsum("ij,ij->i", direction, Y)[:, None] * Y
-        proposal = unit_rows(np.sqrt(1 - rate**2, dtype=Y.dtype) * Y + Y.dtype.type(rate) * unit_rows(tangent))
-        return proposal, proposal
+    def step(Y: Array, direction: Array) -> Array:
+        tangent = unit_rows(direction - np.einsum("ij,ij->i", direction, Y)[:, None] * Y)
+        return unit_rows(float(np.sqrt(1 - rate**2)) * Y + rate * tangent)
 
     return step
+
+
+class Pace(NamedTuple):
+    """How the accelerated solver goes on: iterations since the restart, caution about the step, the rotation."""
+
+    age: int
+    is_restart: bool
+    caution: float
+    rotation: Array
+
+
+def _next_pace(pace: Pace, swept: Swept, damping: float, second_moment: Array) -> Pace:
+    """Restart where the step turned back, shorten it if that happens twice in a row, learn the rotation."""
+    is_restart = swept.turn > 0
+    caution = pace.caution * (1.5 if is_restart and pace.is_restart else 1)
+    rotation = pace.rotation + damping * _rotation(swept.torque, second_moment)
+    return Pace(0 if is_restart else pace.age + 1, is_restart, caution, rotation)
 
 
 def _has_settled(losses: list[float], tol: float) -> bool:
@@ -316,50 +330,39 @@ def solve(
     rigid part of the last displacements and is taken out of the next step.
     """
     current, last, following = Y, Y.copy(), np.empty_like(Y)
-    labels, nearest = None, None
-    n_clusters = 1
-    keys = all_keys(problem, current, None, 1, run)
-    rotation = np.zeros((Y.shape[1], Y.shape[1]))
+    cluster = partial(_block_keys, problem, labels=None, n_clusters=1)
+    keys = all_keys(problem, current, cluster, run)
+    pace = Pace(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
     losses: list[float] = []
-    age, caution, was_restart = 0, 1.0, False
-    displacement, converged = np.inf, False
+    nearest, displacement, converged = None, np.inf, False
 
     for iteration in range(max_iter):
         if strategy.n_clusters > 1 and iteration > 0 and iteration % _RENEW == 0:
-            labels, n_clusters = _partition(problem, current, strategy), strategy.n_clusters
-            keys = all_keys(problem, current, labels, n_clusters, run)
+            cluster = _clustered(problem, current, strategy)
+            keys = all_keys(problem, current, cluster, run)
         if strategy.normalizer == "neighbors" and iteration % _RENEW == 0:
             nearest = _nearest(problem, current, strategy)
-
-        stiffness = problem.beta * max(largest_variance(keys[g].statistics) for g in problem.key_group)
-        damping = caution * (1 + _STIFFNESS * stiffness)
-        age += 1
-        momentum = min((age - 1) / (age + 2), _MOMENTUM)
-        rate = _FIRST_RATE * (1 - iteration / max_iter)
-        step = _gradient_step(rate) if solver == "gradient" else _accelerated_step(damping, rotation, momentum)
-        second_moment = _second_moment(keys)
-        null_means = [keys[g].null_mean.astype(Y.dtype) for g in problem.key_group]
+        stiffness = problem.beta * max(largest_variance(group.statistics) for group in keys)
+        damping = pace.caution * (1 + _STIFFNESS * stiffness)
+        if solver == "gradient":
+            step, momentum = _gradient_step(_FIRST_RATE * (1 - iteration / max_iter)), 0.0
+        else:
+            step, momentum = _accelerated_step(damping, pace.rotation), min(pace.age / (pace.age + 3), _MOMENTUM)
         group_fields = fields(problem, current, keys, strategy, nearest)
-        swept = _sweep(problem, (current, last, following), group_fields, null_means, step, labels, n_clusters, run)
-        losses.append(swept.loss)
+        swept = _sweep(problem, (current, last, following), keys, group_fields, step, momentum, cluster, run)
+        pace = _next_pace(pace, swept, damping, _second_moment(keys))
+        current, following, keys = following, current, swept.keys
         displacement = swept.displacement
+        losses.append(swept.loss)
         report(iteration, swept.loss, displacement)
-        if solver == "accelerated":
-            rotation = rotation + damping * _rotation(swept.torque, second_moment)
-            is_restart = swept.turn > 0
-            if is_restart:  # twice in a row: the step itself is too long
-                age, caution = 0, caution * (1.5 if was_restart else 1)
-            was_restart = is_restart
-        keys = swept.keys
-        current, following = following, current
-        if (displacement < tol or _has_settled(losses, tol)) and (not strategy.renews or iteration > 2 * _RENEW):
+        is_open = solver == "gradient" or (strategy.renews and iteration <= 2 * _RENEW)
+        if not is_open and (displacement < tol or _has_settled(losses, tol)):
             converged = True
             break
 
-    if strategy.n_clusters > 1 and labels is None:
-        labels = _partition(problem, current, strategy)
-    keys = all_keys(problem, current, labels, strategy.n_clusters, run)
-    return Solution(current, keys, losses, len(losses), displacement, converged)
+    if strategy.n_clusters > 1:
+        cluster = _clustered(problem, current, strategy)
+    return Solution(current, all_keys(problem, current, cluster, run), losses, displacement, converged)
 
 
 # Response of single queries to given keys ------------------------------------------------------------
