@@ -77,8 +77,8 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         renewed as these move.
 
     null_model : {"uniform", "degree"} or float, default="uniform"
-        What vectors are pushed away from: the mean of all keys, weighted equally, by their degree (column sums of
-        the affinities), or by the degree to the given non-negative power.
+        What vectors are pushed away from: the mean of all vectors (of their own side, if bipartite), weighted
+        equally, by their degree (column sums of the affinities), or by the degree to the given non-negative power.
 
     normalizer : {"gaussian", "neighbors", "exact"}, default="gaussian"
         How log Z is had: by the mixture; with each row's `n_exact` nearest keys summed exactly and the mixture
@@ -133,7 +133,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
     n_features_in_ : int
         Columns seen during `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where all are strings.
 
     See Also
@@ -527,7 +527,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         self._targets = self.key_embedding_ if self.walk_length == 1 else np.ascontiguousarray(targets[key_rows])
         self._active_keys = problem.active[key_rows]
         self._key_weight, self._key_mean, self._key_scatter = keys.statistics
-        self._null_mean = keys.null_mean
+        self._null_mean = solution.keys[0].null_mean
         self.loss_curve_ = solution.losses
         self.n_iter_ = len(solution.losses)
         self.converged_ = solution.converged or self.solver == "gradient"

@@ -46,7 +46,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
 
     normalize : bool, default=True
         For ``method="landmarks"``: divide by the sum over landmarks, so that rows sum to one. A row orthogonal to
-        every landmark attends uniformly.
+        every landmark attends uniformly. Without it weights stop at the largest number of the dtype.
 
     random_state : int, RandomState instance or None, default=None
         Seed of k-means and of the sketch.
@@ -62,7 +62,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
     n_features_in_ : int
         Columns seen during `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where all are strings.
 
     See Also
@@ -156,9 +156,10 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
                 warnings.simplefilter("ignore")  # fewer distinct rows than landmarks: some coincide
                 self.landmarks_ = KMeans(n_landmarks, n_init=1, random_state=seed).fit(X).cluster_centers_
         elif self.method == "sketch":
-            self.sketch_ = PolynomialCountSketch(
-                gamma=1 / self.temperature**2, degree=2, n_components=self.n_components, random_state=self.random_state
-            ).fit(X)
+            sketch = PolynomialCountSketch(
+                gamma=1 / self.temperature, degree=2, n_components=self.n_components, random_state=self.random_state
+            )
+            self.sketch_ = sketch.set_output(transform="default").fit(X)
         return self
 
     def transform(self, X):
@@ -184,7 +185,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
         if self.normalize:
             top = log_f.max(axis=1, keepdims=True)
             log_f = np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0)
-        features = np.exp(log_f)
+        features = np.exp(np.minimum(log_f, np.log(np.finfo(X.dtype).max)))
         if self.normalize:
             features /= features.sum(axis=1, keepdims=True)
         return features.astype(X.dtype, copy=False)
@@ -193,7 +194,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
     def _n_features_out(self):
         if self.method == "exact":
             return self.n_features_in_ * (self.n_features_in_ + 1) // 2
-        return self.n_components if self.method == "sketch" else len(self.landmarks_)
+        return self.sketch_.n_components if self.method == "sketch" else len(self.landmarks_)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "n_features_in_")
@@ -205,11 +206,11 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
 
 
 def expressive_kernel(X, Y=None, temperature=1.0):
-    """Matrix of expressive weights ``z^2 / (1 + z^2)``, ``z = X Y' / temperature``.
+    """Matrix of expressive weights between rows.
 
-    Can be given to estimators as ``kernel=expressive_kernel``. It is symmetric but not positive definite: a support
-    vector machine then looks for a stationary point and not for the only optimum, and a kernel ridge
-    regression needs an `alpha` above minus the smallest eigenvalue.
+    ``z^2 / (1 + z^2)`` with ``z = X Y' / temperature``. It can be given to estimators as ``kernel=expressive_kernel``.
+    It is symmetric but not positive definite: a support vector machine then looks for a stationary point and not for the
+    only optimum, and a kernel ridge regression needs an `alpha` above minus the smallest eigenvalue.
 
     Parameters
     ----------

@@ -19,10 +19,11 @@ _SCORED_QUERIES = 1000
 
 
 class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator):
-    """Normalisation constants of attention, ``log Z(q) = log sum_j f(q . k_j / temperature)``, in linear time.
+    """Normalisation constants of attention in linear time.
 
-    The keys are replaced by a mixture of Gaussians, whose expectation of the attention kernel f has a closed form
-    [1]_. Fitting takes one pass over the keys, a query costs O(n_clusters * d^2) whatever their number.
+    ``log Z(q) = log sum_j f(q . k_j / temperature)`` of any queries q against any keys k. The keys are replaced by a
+    mixture of Gaussians, whose expectation of the attention kernel f has a closed form [1]_. Fitting takes one pass
+    over the keys, a query costs O(n_clusters * d^2) whatever their number.
 
     Read more in the :ref:`User Guide <normalizer>`.
 
@@ -64,7 +65,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
     n_features_in_ : int
         Columns of the keys.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where all are strings.
 
     See Also
@@ -165,7 +166,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         ValueError
             If `X` has other columns than the keys.
         """
-        return logsumexp(self._log_mass(X, self.method)[1], axis=1)
+        return logsumexp(self._log_mass(self._validate_queries(X), self.method), axis=1)
 
     def transform(self, X):
         """Log of the attention mass that each cluster of keys receives; log Z is its logsumexp.
@@ -182,8 +183,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             cluster's keys) are given as the logarithm of the smallest positive number of the dtype, not as -inf,
             so that estimators can go on with them.
         """
-        X, log_mass = self._log_mass(X, self.method)
-        return np.maximum(log_mass, np.log(np.finfo(X.dtype).tiny)).astype(X.dtype)
+        X = self._validate_queries(X)
+        return np.maximum(self._log_mass(X, self.method), np.log(np.finfo(X.dtype).tiny)).astype(X.dtype)
 
     def score(self, X, y=None):
         """Minus the mean absolute error of log Z against its exact value, on at most 1,000 queries at even steps.
@@ -202,7 +203,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         """
         X = self._validate_queries(X)
         X = X[:: -(-len(X) // _SCORED_QUERIES)]
-        estimate, exact = (logsumexp(self._log_mass(X, method)[1], axis=1) for method in (self.method, "exact"))
+        estimate, exact = (logsumexp(self._log_mass(X, method), axis=1) for method in (self.method, "exact"))
         same = estimate == exact  # -inf twice is no error
         return -float(np.mean(np.abs(np.subtract(estimate, exact, where=~same, out=np.zeros(len(X))))))
 
@@ -211,8 +212,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
 
     def _log_mass(self, X, method):
-        """Validated queries and the log attention mass of each cluster."""
-        X = self._validate_queries(X)
+        """Log attention mass of each cluster, for validated queries."""
         kernel, beta = KERNELS[self.kernel], 1 / self.temperature
         statistics = KeyStatistics(
             self.weights_, self.means_, self.covariances_ * np.asarray(self.weights_)[:, None, None]
@@ -227,7 +227,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             return np.stack([exact_attention(queries, keys, None, kernel, beta)[0] for keys in members], axis=1)
 
         with block_runner(self.n_jobs) as run:
-            return X, np.concatenate(list(run(log_mass, range(len(bounds)))))
+            return np.concatenate(list(run(log_mass, range(len(bounds)))))
 
     @property
     def _n_features_out(self):

@@ -73,7 +73,7 @@ class EmbeddingDisplay:
             )
             for code, name in enumerate(classes):
                 center = np.median(self.points[codes == code], axis=0)
-                box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
+                box = {"boxstyle": "circle,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7}
                 ax.annotate(str(name), center, ha="center", va="center", fontweight="bold", bbox=box)
         ax.set(xticks=[], yticks=[], aspect="equal")
         self.ax_ = ax

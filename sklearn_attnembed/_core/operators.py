@@ -106,9 +106,11 @@ def blocked(P: Any, bounds: list[slice]) -> Affinity:
     pieces = []
     for rows in bounds:
         first, last = P.indptr[rows.start], P.indptr[rows.stop]
-        pointers = P.indptr[rows.start : rows.stop + 1] - first
-        shape = (rows.stop - rows.start, P.shape[1])
-        pieces.append(sp.csr_array((P.data[first:last], P.indices[first:last], pointers), shape=shape))
+        piece = sp.csr_array((rows.stop - rows.start, P.shape[1]), dtype=P.dtype)
+        # Set one by one: the constructor would copy them.
+        piece.data, piece.indices = P.data[first:last], P.indices[first:last]
+        piece.indptr = P.indptr[rows.start : rows.stop + 1] - first
+        pieces.append(piece)
     return Affinity(P, bounds, pieces)
 
 

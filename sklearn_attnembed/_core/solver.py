@@ -19,8 +19,10 @@ _STIFFNESS = 2.5
 _MOMENTUM = 0.9
 # First rate of the paper's gradient steps, [DB].
 _FIRST_RATE = 0.85
-# Cluster labels and lists of nearest keys are renewed at these iterations, and every `_RENEW` after the last.
+# Cluster labels and lists of nearest keys are renewed every so many iterations, and so often at most: each renewal
+# changes the objective a little, and only a fixed one can be converged on.
 _RENEW = 10
+_RENEWALS = 5
 # Iterations that the loss has to be flat for.
 _PATIENCE = 3
 
@@ -70,7 +72,11 @@ class Problem(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Keys of one group as a normaliser sees them."""
+    """Keys of one group as a normaliser sees them, and the mean that the group's own rows are pushed away from.
+
+    Its own, not that of its keys: on a bipartite graph the loss could otherwise be lowered without end by moving
+    all queries to one pole and all keys to the other.
+    """
 
     statistics: KeyStatistics
     null_mean: Array
@@ -205,7 +211,7 @@ def _sweep(
     current, last, following = buffers
     targets = walk_targets(problem.affinity, current, problem.walk_length, len(problem.sizes), run)
     product = products(problem.affinity, targets)
-    null_means = [keys[g].null_mean.astype(current.dtype) for g in problem.key_group]
+    null_means = [group_keys.null_mean.astype(current.dtype) for group_keys in keys]
 
     def one(block: int) -> Swept:
         rows, group = problem.affinity.bounds[block], problem.group[block]
@@ -337,10 +343,11 @@ def solve(
     nearest, displacement, converged = None, np.inf, False
 
     for iteration in range(max_iter):
-        if strategy.n_clusters > 1 and iteration > 0 and iteration % _RENEW == 0:
+        is_renewal = iteration % _RENEW == 0 and iteration <= _RENEW * _RENEWALS
+        if strategy.n_clusters > 1 and is_renewal and iteration > 0:
             cluster = _clustered(problem, current, strategy)
             keys = all_keys(problem, current, cluster, run)
-        if strategy.normalizer == "neighbors" and iteration % _RENEW == 0:
+        if strategy.normalizer == "neighbors" and is_renewal:
             nearest = _nearest(problem, current, strategy)
         stiffness = problem.beta * max(largest_variance(group.statistics) for group in keys)
         damping = pace.caution * (1 + _STIFFNESS * stiffness)

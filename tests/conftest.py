@@ -1,0 +1,67 @@
+"""Shared fixtures: tiny, seeded, read-only."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from sklearn_attnembed.datasets import make_block_model
+
+matplotlib.use("Agg")
+
+
+def frozen(X):
+    """Make a dense or sparse array refuse to be written to."""
+    for part in (X,) if isinstance(X, np.ndarray) else (X.data, X.indices, X.indptr):
+        part.flags.writeable = False
+    return X
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """400 digits, scaled to [0, 1], and their classes."""
+    X, y = load_digits(return_X_y=True)
+    return frozen(X[:400] / 16), frozen(y[:400])
+
+
+@pytest.fixture(scope="session")
+def graph():
+    """A connected-looking graph of 300 nodes in 4 communities, without isolated nodes."""
+    A, y = make_block_model(300, 4, mean_degree=12, random_state=0)
+    kept = A.sum(axis=1) > 0
+    return frozen(A[kept][:, kept].tocsr()), frozen(y[kept])
+
+
+@pytest.fixture(scope="session")
+def counts():
+    """A table of 60 users by 40 items with two tastes."""
+    rng = np.random.default_rng(0)
+    taste = np.kron(np.eye(2), np.ones((30, 20)))
+    return frozen(rng.poisson(0.2 + 2 * taste).astype(np.float64) + np.eye(60, 40))
+
+
+@pytest.fixture(scope="session")
+def real():
+    """The loaders of the real data sets, if they are there (environment variable ATTNEMBED_DATA)."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ATTNEMBED_DATA", default))
+    if not (folder / "loaders.py").exists():
+        pytest.skip(f"no real data in {folder}: set ATTNEMBED_DATA")
+    return _module(folder / "loaders.py")
+
+
+@pytest.fixture(scope="session")
+def protocols(real):
+    """How embeddings are scored, beside the real data."""
+    return _module(Path(real.__file__).resolve().parents[1] / "protocols.py")
+
+
+def _module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

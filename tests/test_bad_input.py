@@ -1,0 +1,153 @@
+"""Bad input by table: every error names what, the rule, the value and the remedy, before any work."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.sparse.linalg import aslinearoperator
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import InvalidParameterError
+
+from sklearn_attnembed import AttentionEmbedding, ExpressiveKernel, NormalizerEstimator
+
+X = np.random.default_rng(0).random((12, 12))
+NAN, INF = X.copy(), X.copy()
+NAN[2, 3], INF[4, 5] = np.nan, np.inf
+
+EVERYONE = {
+    **{
+        affinity: AttentionEmbedding(4, affinity=affinity, n_neighbors=5)
+        for affinity in ("precomputed", "bipartite", "precomputed_nearest_neighbors")
+    },
+    "nearest_neighbors": AttentionEmbedding(4, n_neighbors=5),
+    "NormalizerEstimator": NormalizerEstimator(),
+    "ExpressiveKernel": ExpressiveKernel(n_components=3),
+}
+
+
+@pytest.mark.parametrize("name", EVERYONE)
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        (NAN, "contains NaN"),
+        (INF, "contains infinity"),
+        (X[0], "Expected 2D array, got 1D array instead"),
+        (np.array([["a", "b"], ["c", "d"]]), "could not convert string to float|dtype='numeric'"),
+        (np.empty((0, 3)), "Found array with 0 sample"),
+        (X * 1j, "Complex data not supported"),
+    ],
+    ids=["NaN", "infinity", "1-d", "strings", "empty", "complex"],
+)
+def test_no_matrix_of_finite_numbers(name, bad, match):
+    model = EVERYONE[name]
+    with pytest.raises(ValueError, match=match):
+        model.fit(bad)
+    assert not hasattr(model, "embedding_")
+
+
+@pytest.mark.parametrize("affinity", ["precomputed", "bipartite", "precomputed_nearest_neighbors"])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array, sp.coo_matrix])
+def test_negative_affinity(affinity, form):
+    with pytest.raises(ValueError, match=r"Negative values in data.*smallest is -\d.*>= 0.*Clip them"):
+        AttentionEmbedding(4, affinity=affinity, n_neighbors=5).fit(form(X - 0.5))
+
+
+@pytest.mark.parametrize("affinity", ["precomputed", "precomputed_nearest_neighbors"])
+def test_not_square(affinity):
+    with pytest.raises(ValueError, match=rf"{affinity}.*square.*shape \(12, 5\).*nearest_neighbors"):
+        AttentionEmbedding(4, affinity=affinity).fit(X[:, :5])
+    if affinity == "precomputed":
+        with pytest.raises(ValueError, match=r"square.*shape \(12, 5\)"):
+            AttentionEmbedding(4, affinity=affinity).fit(aslinearoperator(X[:, :5]))
+
+
+@pytest.mark.parametrize("affinity", ["precomputed", "bipartite"])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_no_affinity_at_all(affinity, form):
+    with pytest.raises(ValueError, match="no affinity at all: each of its 5 rows sums to 0"):
+        AttentionEmbedding(4, affinity=affinity).fit(form(np.zeros((5, 5))))
+
+
+@pytest.mark.parametrize("name", EVERYONE)
+def test_wrong_columns_in_transform(name):
+    with pytest.raises(ValueError, match=r"X has 11 features, but \w+ is expecting 12"):
+        EVERYONE[name].fit(X).transform(X[:, :11])
+
+
+def test_wrong_columns_of_an_operator():
+    model = AttentionEmbedding(4, affinity="precomputed").fit(X)
+    with pytest.raises(ValueError, match="X has 11 columns, but AttentionEmbedding is expecting 12"):
+        model.transform(aslinearoperator(X[:, :11]))
+
+
+@pytest.mark.parametrize("affinity", ["precomputed", "bipartite", "nearest_neighbors"])
+@pytest.mark.parametrize(
+    ("bad", "match"), [(NAN, "NaN"), (INF, "infinity"), (X[0], "Expected 2D")], ids=["NaN", "infinity", "1-d"]
+)
+def test_bad_rows_in_transform(affinity, bad, match):
+    with pytest.raises(ValueError, match=match):
+        EVERYONE[affinity].fit(X).transform(bad)
+
+
+def test_negative_rows_in_transform():
+    with pytest.raises(ValueError, match="Negative values in data"):
+        AttentionEmbedding(4, affinity="precomputed").fit(X).transform(-X)
+
+
+@pytest.mark.parametrize("method", ["transform", "score", "perplexity", "get_feature_names_out"])
+def test_not_fitted(method):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(AttentionEmbedding(), method)(*(() if method == "get_feature_names_out" else (X,)))
+
+
+@pytest.mark.parametrize(
+    "model", [NormalizerEstimator(), ExpressiveKernel(), ExpressiveKernel(method="exact")], ids=str
+)
+def test_others_not_fitted(model):
+    with pytest.raises(NotFittedError):
+        model.transform(X)
+
+
+def test_nothing_to_score():
+    model = AttentionEmbedding(4, affinity="precomputed").fit(X)
+    with pytest.raises(ValueError, match="no row with any affinity"):
+        model.score(np.zeros((2, 12)))
+
+
+@pytest.mark.parametrize("result", [X[:5], np.ones((12, 3)), -X], ids=["rows", "columns", "negative"])
+def test_callable_that_returns_nonsense(result):
+    with pytest.raises(ValueError, match=r"must return shape \(12, 12\)|Negative values in data"):
+        AttentionEmbedding(4, affinity=lambda A, B: result).fit(X)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n_components": 0},
+        {"affinity": "rbf"},
+        {"n_neighbors": 0},
+        {"metric": 3},
+        {"walk_length": 0},
+        {"temperature": 0.0},
+        {"n_clusters": 0},
+        {"null_model": "none"},
+        {"null_model": -1.0},
+        {"normalizer": "auto"},
+        {"n_exact": 0},
+        {"solver": "sgd"},
+        {"max_iter": 0},
+        {"tol": -1.0},
+        {"random_state": "seed"},
+        {"n_jobs": 1.5},
+        {"verbose": -1},
+    ],
+    ids=str,
+)
+def test_bad_parameters(params):
+    (name,) = params
+    with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of AttentionEmbedding must be"):
+        AttentionEmbedding(**params).fit(X)
+
+
+def test_one_sample():
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        AttentionEmbedding().fit(X[:1])

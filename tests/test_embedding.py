@@ -1,0 +1,478 @@
+"""AttentionEmbedding: identities, invariants, parameters that reach the computation, policies."""
+
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsTransformer
+from sklearn.pipeline import make_pipeline
+
+from sklearn_attnembed import AttentionEmbedding
+from sklearn_attnembed._core import solver
+from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores
+
+
+def embedding(affinity="precomputed", **params):
+    return AttentionEmbedding(**{"n_components": 16, "affinity": affinity, "random_state": 0, **params})
+
+
+def effective_dimension(X):
+    variance = np.linalg.eigvalsh(X.T @ X).clip(0)
+    return variance.sum() ** 2 / np.square(variance).sum()
+
+
+def training_data(affinity, digits, graph, counts):
+    return {
+        "nearest_neighbors": digits[0],
+        "precomputed": graph[0],
+        "bipartite": counts,
+        "precomputed_nearest_neighbors": KNeighborsTransformer(mode="distance", n_neighbors=15).fit_transform(
+            digits[0]
+        ),
+    }.get(affinity, digits[0])
+
+
+AFFINITIES = pytest.mark.parametrize(
+    "affinity", ["nearest_neighbors", "precomputed", "precomputed_nearest_neighbors", "bipartite", rbf_kernel], ids=str
+)
+
+
+# Out of sample -----------------------------------------------------------------------------------------
+@AFFINITIES
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"walk_length": 3},
+        {"n_clusters": 3, "temperature": 0.5},
+        {"normalizer": "exact"},
+        {"normalizer": "neighbors", "n_exact": 10},
+    ],
+    ids=str,
+)
+def test_transform(affinity, params, digits, graph, counts):
+    """Of the training rows it is the embedding; of one row at a time or in another order it is the same."""
+    X = training_data(affinity, digits, graph, counts)
+    model = embedding(affinity, max_iter=300, **params).fit(X)
+    vectors = model.transform(X)
+    assert_allclose(vectors, model.embedding_, atol=1e-9)
+    assert_allclose(np.linalg.norm(vectors, axis=1), 1)
+    rows = np.random.default_rng(0).permutation(X.shape[0])[:30]
+    assert_allclose(model.transform(X[rows]), vectors[rows], atol=1e-6)
+    assert_allclose(np.vstack([model.transform(X[[row]]) for row in rows[:8]]), vectors[rows[:8]], atol=1e-6)
+
+
+def test_one_set_of_vectors(graph):
+    """At convergence the response to the keys is the keys."""
+    model = embedding(tol=1e-7, max_iter=2000).fit(graph[0])
+    assert model.converged_
+    assert np.sqrt(np.mean(np.sum(np.square(model.embedding_ - model.key_embedding_), axis=1))) < 0.05
+
+
+def test_fit_transform_is_fit_then_transform(digits):
+    assert_allclose(
+        embedding("nearest_neighbors").fit_transform(digits[0]),
+        embedding("nearest_neighbors").fit(digits[0]).transform(digits[0]),
+        atol=1e-9,
+    )
+
+
+def test_neighbors_graph_is_neighbors(digits):
+    """KNeighborsTransformer in a pipeline gives what the built-in search gives, on new points too."""
+    X, _ = digits
+    pipeline = make_pipeline(
+        KNeighborsTransformer(mode="distance", n_neighbors=15), embedding("precomputed_nearest_neighbors")
+    )
+    built_in = embedding("nearest_neighbors").fit(X[:300])
+    assert_allclose(pipeline.fit(X[:300]).transform(X[300:]), built_in.transform(X[300:]), atol=1e-6)
+
+
+# Dense, sparse, operator; precision; threads; permutation -------------------------------------------------
+@pytest.mark.parametrize(
+    "form",
+    [sp.csr_matrix, sp.csc_array, sp.coo_array, sp.dok_array, sp.lil_matrix, aslinearoperator, lambda A: A.toarray()],
+    ids=str,
+)
+@pytest.mark.parametrize("walk_length", [1, 3])
+def test_form_of_the_affinities_does_not_matter(form, walk_length, graph):
+    A, _ = graph
+    expected = embedding(walk_length=walk_length).fit(A)
+    model = embedding(walk_length=walk_length).fit(form(A))
+    assert_allclose(model.embedding_, expected.embedding_, atol=1e-8)
+    assert_allclose(model.transform(form(A)), expected.embedding_, atol=1e-8)
+    assert_allclose(model.score(form(A)), expected.score(A))
+
+
+def test_operator_without_adjoint_is_enough(graph):
+    A, _ = graph
+    operator = LinearOperator(A.shape, matvec=lambda x: A @ x, dtype=A.dtype)
+    assert_allclose(embedding().fit(operator).embedding_, embedding().fit(A).embedding_, atol=1e-8)
+
+
+def test_int64_indices_unsorted_duplicates_and_explicit_zeros(graph):
+    A = graph[0].tocoo()
+    rows, columns = (np.concatenate([c, c, [0, 5]])[::-1].astype(np.int64) for c in A.coords)
+    messy = sp.csr_array((np.concatenate([A.data, A.data, [0, 0]])[::-1] / 2, (rows, columns)), shape=A.shape)
+    raw = sp.csr_array(A.shape)
+    raw.data, raw.indices, raw.indptr = messy.data, messy.indices.astype(np.int64), messy.indptr.astype(np.int64)
+    before = [part.copy() for part in (raw.data, raw.indices, raw.indptr)]
+    assert_allclose(embedding().fit(raw).embedding_, embedding().fit(graph[0]).embedding_, atol=1e-8)
+    for part, old in zip((raw.data, raw.indices, raw.indptr), before, strict=True):
+        assert_array_equal(part, old)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"walk_length": 3},
+        {"n_clusters": 4},
+        {"normalizer": "exact"},
+        {"normalizer": "neighbors"},
+        {"solver": "gradient"},
+    ],
+    ids=str,
+)
+def test_threads_change_no_bit(params, graph, monkeypatch):
+    monkeypatch.setattr("sklearn_attnembed._core.operators._BLOCK_ELEMENTS", 2**10)
+    one, two, again = (embedding(n_jobs=n_jobs, **params).fit(graph[0]) for n_jobs in (1, 2, 2))
+    assert one.embedding_.tobytes() == two.embedding_.tobytes() == again.embedding_.tobytes()
+    assert one.loss_curve_ == two.loss_curve_
+    assert one.transform(graph[0]).tobytes() == two.transform(graph[0]).tobytes()
+
+
+def test_random_state_matters(graph):
+    assert not np.allclose(embedding(random_state=1).fit(graph[0]).embedding_, embedding().fit(graph[0]).embedding_)
+
+
+def test_float32_stays_and_is_close(graph):
+    A, _ = graph
+    single, double = embedding(max_iter=10, tol=0).fit(A.astype(np.float32)), embedding(max_iter=10, tol=0).fit(A)
+    assert (
+        single.embedding_.dtype
+        == single.key_embedding_.dtype
+        == single.transform(A.astype(np.float32)).dtype
+        == np.float32
+    )
+    assert double.embedding_.dtype == np.float64
+    assert_allclose(single.embedding_, double.embedding_, atol=1e-3)
+    assert_allclose(single.loss_curve_, double.loss_curve_, atol=1e-5)
+
+
+def test_scale_of_rows_does_not_matter(graph):
+    scale = sp.diags_array(np.random.default_rng(0).uniform(1e-3, 1e3, graph[0].shape[0]))
+    assert_allclose(embedding().fit(scale @ graph[0]).embedding_, embedding().fit(graph[0]).embedding_, atol=1e-6)
+
+
+def test_permuted_queries_are_permuted_vectors(graph):
+    model = embedding().fit(graph[0])
+    order = np.random.default_rng(0).permutation(graph[0].shape[0])
+    assert_allclose(model.transform(graph[0][order]), model.embedding_[order], atol=1e-9)
+
+
+# Limits and the exact twin -------------------------------------------------------------------------------
+def test_surrogate_finds_the_exact_optimum(graph):
+    """At temperature 1, by the exact objective of both solutions."""
+    A, _ = graph
+    losses = {
+        normalizer: attention_cross_entropy(
+            A, embedding(normalizer=normalizer, tol=1e-5, max_iter=500).fit(A).embedding_
+        )
+        for normalizer in ("gaussian", "exact")
+    }
+    assert_allclose(losses["gaussian"], losses["exact"], rtol=2e-3)
+
+
+def test_loss_curve_is_the_loss(graph):
+    """The first loss, of random vectors, and the last, against their definition with the exact normaliser."""
+    A, _ = graph
+    model = embedding(normalizer="exact", max_iter=1, tol=0).fit(A)
+    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max, size=2)[0]
+    Y = solver.unit_rows(np.random.default_rng(seed).standard_normal((A.shape[0], 16)))
+    expected = attention_cross_entropy(A, Y) + np.sum(Y.mean(axis=0) ** 2)
+    assert_allclose(model.loss_curve_[0], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("solver", ["accelerated", "gradient"])
+@pytest.mark.parametrize("normalizer", ["gaussian", "exact", "neighbors"])
+def test_solvers_minimise(solver, normalizer, graph):
+    model = embedding(solver=solver, normalizer=normalizer, temperature=0.5).fit(graph[0])
+    assert model.loss_curve_[-1] < model.loss_curve_[0] - 0.5
+    assert np.all(np.isfinite(model.embedding_))
+    assert len(model.loss_curve_) == model.n_iter_
+
+
+def test_accelerated_needs_fewer_iterations(graph):
+    gradient = embedding(solver="gradient", max_iter=100).fit(graph[0])
+    accelerated = embedding().fit(graph[0])
+    assert gradient.n_iter_ == 100
+    assert accelerated.n_iter_ < 50
+    losses = [attention_cross_entropy(graph[0], model.key_embedding_) for model in (accelerated, gradient)]
+    assert losses[0] <= losses[1] + 0.01
+
+
+def test_co_rotating_frame_comes_to_rest():
+    """A hub-ridden graph, whose query-side force has a torque: without the correction it never converges."""
+    rng = np.random.default_rng(0)
+    weight = np.exp(2 * rng.standard_normal(300))
+    A = sp.csr_array((rng.random((300, 300)) < np.minimum(0.02 * np.outer(weight, weight), 0.9)).astype(float))
+    A = A.maximum(A.T)
+    A = A[A.sum(axis=1) > 0][:, A.sum(axis=1) > 0]
+    model = embedding(temperature=0.25, tol=1e-6, max_iter=3000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(A)
+    assert model.converged_
+
+
+GRAPHS = {
+    "path": sp.diags_array([np.ones(99), np.ones(99)], offsets=[1, -1]).tocsr(),
+    "cycle, directed": sp.csr_array((np.ones(100), (np.arange(100), (np.arange(100) + 1) % 100))),
+    "bipartite": sp.block_array([[None, np.eye(50) + np.eye(50, k=1)], [np.eye(50) + np.eye(50, k=-1), None]]).tocsr(),
+    "complete": sp.csr_array(np.ones((100, 100)) - np.eye(100)),
+    "two components": sp.block_diag([np.ones((50, 50)), np.ones((50, 50)) - np.eye(50)]).tocsr(),
+    "self-loops": sp.csr_array(np.eye(100) + np.eye(100, k=1) + np.eye(100, k=-1)),
+    "six orders of magnitude": sp.csr_array(10 ** np.random.default_rng(0).uniform(-3, 3, (100, 100))),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("temperature", [1.0, 1 / 8, 1 / 64])
+@pytest.mark.parametrize("walk_length", [1, 4])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_nothing_collapses(name, walk_length, temperature):
+    model = embedding(n_components=8, walk_length=walk_length, temperature=temperature).fit(GRAPHS[name])
+    assert np.all(np.isfinite(model.embedding_))
+    # "two components" can be told apart by a single direction
+    assert effective_dimension(model.key_embedding_) > (1 if name == "two components" else 3)
+
+
+def test_star(graph):
+    """Leaves have one and the same row, so one and the same vector."""
+    star = sp.csr_array((np.ones(49), (np.zeros(49, int), np.arange(1, 50))), shape=(50, 50))
+    vectors = embedding(walk_length=3).fit(star + star.T).embedding_
+    assert_allclose(vectors[1:], np.tile(vectors[1], (49, 1)), atol=1e-9)
+    assert np.linalg.norm(vectors[0] - vectors[1]) > 0.1
+
+
+# Parameters ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_components": 5},
+        {"walk_length": 2},
+        {"temperature": 0.5},
+        {"n_clusters": 4},
+        {"null_model": "degree"},
+        {"null_model": 0.5},
+        {"normalizer": "exact"},
+        {"normalizer": "neighbors", "temperature": 0.2},
+        {"solver": "gradient"},
+        {"max_iter": 3, "tol": 0},
+        {"tol": 1e-5},
+    ],
+    ids=str,
+)
+def test_every_parameter_reaches_the_computation(change, graph):
+    base, changed = (embedding(**params).fit(graph[0]).embedding_ for params in ({}, change))
+    assert base.shape != changed.shape or np.abs(base - changed).max() > 1e-6
+
+
+def test_n_exact_and_neighbor_parameters(digits, graph):
+    few, many = (
+        embedding(normalizer="neighbors", n_exact=k, temperature=0.1).fit(graph[0]).embedding_ for k in (2, 40)
+    )
+    assert not np.allclose(few, many)
+    X, _ = digits
+    results = [
+        embedding("nearest_neighbors", **p).fit(X).embedding_ for p in ({}, {"n_neighbors": 5}, {"metric": "manhattan"})
+    ]
+    assert not np.allclose(results[0], results[1])
+    assert not np.allclose(results[0], results[2])
+
+
+def test_null_model_powers(graph):
+    A, _ = graph
+    assert_array_equal(embedding(null_model=0.0).fit(A).embedding_, embedding().fit(A).embedding_)
+    assert_array_equal(embedding(null_model=1.0).fit(A).embedding_, embedding(null_model="degree").fit(A).embedding_)
+
+
+def test_walks_are_walks(graph):
+    """`walk_length` on P is `walk_length=1` on the average of its powers."""
+    P = graph[0].toarray() / graph[0].sum(axis=1)[:, None]
+    average = (P + P @ P + P @ P @ P) / 3
+    assert_allclose(embedding(walk_length=3).fit(P).embedding_, embedding().fit(average).embedding_, atol=1e-6)
+
+
+def test_verbose_prints_each_iteration(graph, capsys):
+    model = embedding(verbose=1).fit(graph[0])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == model.n_iter_
+    assert "loss" in lines[0]
+    embedding().fit(graph[0])
+    assert capsys.readouterr().out == ""
+
+
+def test_memory_estimate():
+    n_bytes = embedding(n_components=10).estimate_memory(1000, dtype=np.float32)
+    assert n_bytes == 3 * 1000 * 10 * 4
+    assert embedding(n_components=10, walk_length=5).estimate_memory(1000, dtype=np.float32) > n_bytes
+    assert embedding("bipartite", n_components=10).estimate_memory(1000, 500, np.float32) == 1.5 * n_bytes
+
+
+# Convergence, likelihood -------------------------------------------------------------------------------------
+def test_not_converged_warns_with_numbers(graph):
+    with pytest.warns(ConvergenceWarning, match=r"max_iter=2 iterations: the last displacement was .*tol=0.001.*Raise"):
+        model = embedding(max_iter=2).fit(graph[0])
+    assert not model.converged_
+    assert model.n_iter_ == 2
+
+
+def test_tol_zero_runs_all_iterations_without_a_warning(graph):
+    model = embedding(max_iter=60, tol=0).fit(graph[0])
+    assert model.n_iter_ == 60
+
+
+def test_score_is_the_exact_likelihood(graph):
+    A, _ = graph
+    model = embedding(temperature=0.5).fit(A)
+    P = A.toarray() / A.sum(axis=1)[:, None]
+    log_attention = np.log(attention_scores(model.embedding_, model.key_embedding_, temperature=0.5))
+    assert_allclose(model.score(A), np.mean(np.sum(P * log_attention, axis=1)))
+    assert_allclose(model.perplexity(A), np.exp(-model.score(A)))
+    assert model.perplexity(A) < A.shape[0]
+
+
+def test_score_of_many_rows_is_taken_at_even_steps(graph, monkeypatch):
+    model = embedding().fit(graph[0])
+    expected = model.score(graph[0][::3])
+    monkeypatch.setattr("sklearn_attnembed._embedding._SCORED_PAIRS", graph[0].shape[0] ** 2 // 3 + graph[0].shape[0])
+    assert_allclose(model.score(graph[0]), expected)
+
+
+def test_cross_validation_slices_rows_and_columns(graph):
+    dense = graph[0] + sp.eye_array(graph[0].shape[0])  # no slice has an isolated row
+    scores = cross_val_score(embedding(), dense.tocsr(), cv=3)
+    assert np.all(scores > -np.log(graph[0].shape[0]))
+
+
+# Policies ----------------------------------------------------------------------------------------------------
+def test_isolated_rows_are_zero_and_left_out(graph):
+    A, _ = graph
+    padded = sp.block_diag([A, sp.csr_array((3, 3))]).tocsr()
+    with pytest.warns(UserWarning, match=f"3 of {A.shape[0] + 3} rows have no affinity"):
+        model = embedding().fit(padded)
+    assert_array_equal(np.flatnonzero(model.isolated_), A.shape[0] + np.arange(3))
+    assert_array_equal(model.embedding_[-3:], 0)
+    assert_allclose(np.linalg.norm(model.embedding_[:-3], axis=1), 1)
+    assert model._key_weight.sum() == A.shape[0]
+    with pytest.warns(UserWarning, match="1 of 2 rows"):
+        assert_array_equal(model.transform(padded[[0, -1]])[1], 0)
+
+
+def test_bipartite_embeds_both_sides(counts):
+    model = embedding("bipartite", n_components=8).fit(counts)
+    assert model.embedding_.shape == (60, 8)
+    assert model.key_embedding_.shape == (40, 8)
+    scores = model.embedding_ @ model.key_embedding_.T
+    own = np.kron(np.eye(2, dtype=bool), np.ones((30, 20), dtype=bool))
+    assert scores[own].mean() > scores[~own].mean() + 0.5
+    assert_allclose(model.transform(3 * counts[:5]), model.embedding_[:5], atol=1e-9)
+
+
+def test_bipartite_empty_rows_and_columns(counts):
+    X = counts.copy()
+    X[3], X[:, 7] = 0, 0
+    with pytest.warns(UserWarning, match="1 of 60 rows"):
+        model = embedding("bipartite", n_components=8).fit(X)
+    assert_array_equal(model.embedding_[3], 0)
+    assert_array_equal(model.key_embedding_[7], 0)
+    assert model._key_weight.sum() == 39
+
+
+def test_duplicated_points(digits):
+    X = np.repeat(digits[0][:40], 5, axis=0)
+    vectors = embedding("nearest_neighbors", n_neighbors=10).fit_transform(X)
+    assert np.all(np.isfinite(vectors))
+    assert_allclose(vectors[::5], vectors[1::5], atol=1e-6)
+
+
+def test_all_points_alike():
+    vectors = embedding("nearest_neighbors").fit_transform(np.ones((30, 3)))
+    assert_allclose(np.linalg.norm(vectors, axis=1), 1)
+
+
+def test_n_neighbors_is_clipped_with_a_warning(digits):
+    with pytest.warns(UserWarning, match="n_neighbors=15 is more than n_samples - 1 = 7"):
+        model = embedding("nearest_neighbors").fit(digits[0][:8])
+    assert np.all(np.isfinite(model.embedding_))
+
+
+@pytest.mark.parametrize("affinity", ["nearest_neighbors", "precomputed", "bipartite"])
+def test_inputs_are_not_modified(affinity, digits, graph, counts):
+    """The fixtures refuse to be written to; copies that could be written to are not."""
+    X = training_data(affinity, digits, graph, counts)
+    embedding(affinity).fit_transform(X)
+    writeable = X.copy()
+    embedding(affinity).fit_transform(writeable)
+    assert abs(writeable - X).max() == 0
+
+
+def test_readonly_memmap(tmp_path, digits):
+    np.save(tmp_path / "X.npy", digits[0])
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert_array_equal(
+        embedding("nearest_neighbors").fit_transform(X), embedding("nearest_neighbors").fit_transform(digits[0])
+    )
+
+
+def test_interruption_leaves_nothing_half_written(graph, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    model = embedding()
+    monkeypatch.setattr(solver, "_next_pace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(graph[0])
+    assert not hasattr(model, "embedding_")
+    assert not hasattr(model, "key_embedding_")
+
+
+def test_saved_and_loaded(tmp_path, digits):
+    X, _ = digits
+    model = embedding("nearest_neighbors").fit(X)
+    joblib.dump(model, tmp_path / "model.joblib")
+    for copy in (pickle.loads(pickle.dumps(model)), joblib.load(tmp_path / "model.joblib")):
+        assert_array_equal(copy.transform(X[:5]), model.transform(X[:5]))
+    state = model.__getstate__()
+    assert state["_attnembed_version"]
+    with pytest.warns(InconsistentVersionWarning, match="sklearn_attnembed 99"):
+        clone(model).__setstate__({**state, "_attnembed_version": "99.0"})
+
+
+def test_classifies_better_than_raw_pixels(digits):
+    X, y = digits
+    raw = cross_val_score(LogisticRegression(max_iter=1000), X, y, cv=5).mean()
+    ours = cross_val_score(
+        make_pipeline(embedding("nearest_neighbors", n_components=64), LogisticRegression()), X, y, cv=5
+    ).mean()
+    assert ours > raw
+
+
+def test_finds_communities(graph):
+    from sklearn.cluster import KMeans
+
+    A, y = graph
+    labels = KMeans(4, n_init=3, random_state=0).fit_predict(embedding(walk_length=3).fit_transform(A))
+    assert normalized_mutual_info_score(y, labels) > 0.9

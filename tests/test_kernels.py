@@ -1,0 +1,77 @@
+"""Kernels: expectation against quadrature and sampling, derivatives against finite differences, limits."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from sklearn_attnembed._core.kernels import EXPRESSIVE, KERNELS, SOFTMAX, SQUARED, squared_features
+
+GRID = [(m, v) for m in (-3.0, -0.4, 0.0, 1e-3, 0.7, 5.0) for v in (1e-6, 0.05, 0.1, 0.3, 2.0, 40.0)]
+KINDS = pytest.mark.parametrize("kernel", KERNELS.values(), ids=list(KERNELS))
+
+
+def integral(kernel, m, v):
+    """E f(s) by adaptive quadrature."""
+    width = np.sqrt(v)
+
+    def integrand(t):
+        return np.exp(kernel.log_value(np.array(m + width * t))) * norm.pdf(t)
+
+    return quad(integrand, -12 - width, 12 + width, points=[0, -m / width][: 1 + (abs(m) < 10 * width)], limit=400)[0]
+
+
+@KINDS
+@pytest.mark.parametrize(("m", "v"), GRID)
+def test_expectation_is_the_integral(kernel, m, v):
+    assert_allclose(np.exp(kernel.log_expectation(np.array([m]), np.array([v])))[0], integral(kernel, m, v), rtol=1e-6)
+
+
+@KINDS
+@pytest.mark.parametrize(("m", "v"), [(m, v) for m, v in GRID if v > 1e-5 and m * m + v > 1e-2])
+def test_derivatives_are_finite_differences(kernel, m, v):
+    def g(m, v):
+        return kernel.log_expectation(np.array([m]), np.array([v]))[0]
+
+    h = 1e-5
+    dm, dv = kernel.derivatives(np.array([m]), np.array([v]))
+    assert_allclose(dm[0], (g(m + h, v) - g(m - h, v)) / (2 * h), rtol=1e-5, atol=1e-7)
+    assert_allclose(dv[0], (g(m, v * (1 + h)) - g(m, v * (1 - h))) / (2 * h * v), rtol=1e-5, atol=1e-7)
+
+
+@KINDS
+def test_no_variance_is_the_value(kernel):
+    s = np.array([-30.0, -0.5, 1e-8, 2.0, 1e4 if kernel is not SOFTMAX else 30.0])
+    assert_allclose(kernel.log_expectation(s, np.zeros(5)), kernel.log_value(s), rtol=1e-9, atol=1e-12)
+
+
+def test_expressive_branches_meet():
+    """Quadrature below and Faddeeva above the switch give the same value and derivatives."""
+    m = np.linspace(-4, 4, 17)
+    below, above = 0.1 * (1 - 1e-12), 0.1
+    assert_allclose(
+        EXPRESSIVE.log_expectation(m, np.full(17, below)), EXPRESSIVE.log_expectation(m, np.full(17, above)), rtol=1e-8
+    )
+    for low, high in zip(
+        EXPRESSIVE.derivatives(m, np.full(17, below)), EXPRESSIVE.derivatives(m, np.full(17, above)), strict=True
+    ):
+        assert_allclose(low, high, rtol=1e-7, atol=1e-10)
+
+
+def test_zero_score_has_no_weight():
+    zero = np.zeros(1)
+    assert SQUARED.log_value(zero)[0] == EXPRESSIVE.log_value(zero)[0] == -np.inf
+    assert SQUARED.log_expectation(zero, zero)[0] == EXPRESSIVE.log_expectation(zero, zero)[0] == -np.inf
+    assert SOFTMAX.log_value(zero)[0] == 0
+
+
+def test_huge_scores_stay_finite():
+    s = np.array([1e150, -1e150])
+    assert_allclose(EXPRESSIVE.log_value(s), 0, atol=1e-15)
+    assert np.all(np.isfinite(SQUARED.log_value(s)))
+
+
+def test_squared_features_have_squared_inner_products():
+    X, Y = np.random.default_rng(0).standard_normal((2, 7, 5))
+    assert_allclose(squared_features(X) @ squared_features(Y).T, np.square(X @ Y.T), rtol=1e-12)

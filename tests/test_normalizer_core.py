@@ -1,0 +1,110 @@
+"""Normalisers of the core: gradients, limits and the exact twin."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import logsumexp
+
+from sklearn_attnembed._core.kernels import KERNELS
+from sklearn_attnembed._core.normalizer import (
+    exact_attention,
+    exact_field,
+    gaussian_field,
+    gaussian_log_mass,
+    neighbor_field,
+)
+from sklearn_attnembed._core.statistics import block_statistics
+
+RNG = np.random.default_rng(0)
+KEYS = RNG.standard_normal((80, 5)) / 2
+X = RNG.standard_normal((9, 5))
+LABELS = RNG.integers(0, 3, 80)
+STATISTICS = block_statistics(KEYS, None, LABELS, 3)
+ROWS = np.arange(9)
+KINDS = pytest.mark.parametrize("name", KERNELS)
+
+
+def naive_log_z(X, keys, kernel, beta, weights=1.0):
+    return logsumexp(kernel.log_value(beta * X @ keys.T), b=weights, axis=1)
+
+
+@KINDS
+def test_one_cluster_per_key_is_exact(name):
+    statistics = block_statistics(KEYS, None, np.arange(80), 80)
+    log_z = logsumexp(gaussian_log_mass(X, statistics, KERNELS[name], 0.7), axis=1)
+    assert_allclose(log_z, naive_log_z(X, KEYS, KERNELS[name], 0.7), rtol=1e-9)
+
+
+def test_squared_is_exact_with_any_clusters():
+    log_z = logsumexp(gaussian_log_mass(X, STATISTICS, KERNELS["squared"], 2.0), axis=1)
+    assert_allclose(log_z, naive_log_z(X, KEYS, KERNELS["squared"], 2.0), rtol=1e-10)
+
+
+@KINDS
+def test_gaussian_gradient(name):
+    beta, h = 0.8, 1e-6
+    field = gaussian_field(STATISTICS, beta, KERNELS[name])
+    log_z, gradient = field(X, ROWS)
+    assert_allclose(log_z, logsumexp(gaussian_log_mass(X, STATISTICS, KERNELS[name], beta), axis=1), rtol=1e-12)
+    for axis in range(5):
+        step = h * np.eye(5)[axis]
+        slope = (field(X + step, ROWS)[0] - field(X - step, ROWS)[0]) / (2 * h)
+        assert_allclose(beta * gradient[:, axis], slope, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", ["exact", "neighbors"])
+def test_softmax_field_gradient(make):
+    beta, h = 3.0, 1e-6
+    near = np.argsort(-X @ KEYS.T, axis=1)[:, :6]
+    field = exact_field(KEYS, beta) if make == "exact" else neighbor_field(STATISTICS, KEYS, near, beta)
+    gradient = field(X, ROWS)[1]
+    for axis in range(5):
+        step = h * np.eye(5)[axis]
+        slope = (field(X + step, ROWS)[0] - field(X - step, ROWS)[0]) / (2 * h)
+        assert_allclose(beta * gradient[:, axis], slope, rtol=1e-4, atol=1e-6)
+
+
+@KINDS
+@pytest.mark.parametrize("weighted", [False, True])
+def test_exact_streams_over_keys(name, weighted, monkeypatch):
+    """Keys in many blocks give what one sum gives, and weights count as repetitions."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr("sklearn_attnembed._core.normalizer._BLOCK_ELEMENTS", 50)
+    counts = rng.integers(1, 4, 80) if weighted else np.ones(80, int)
+    log_weights = np.log(counts) if weighted else None
+    values = rng.standard_normal((80, 3))
+    log_z, output = exact_attention(X, KEYS, values, KERNELS[name], 1.3, log_weights)
+    f = counts * np.exp(KERNELS[name].log_value(1.3 * X @ KEYS.T))
+    assert_allclose(log_z, np.log(f.sum(axis=1)), rtol=1e-12)
+    assert_allclose(output, f @ values / f.sum(axis=1, keepdims=True), rtol=1e-10)
+
+
+def test_query_without_scores_attends_uniformly():
+    keys, values = np.eye(3)[:2], np.array([[1.0], [5.0]])
+    log_z, output = exact_attention(np.eye(3)[2:], keys, values, KERNELS["squared"], 1.0)
+    assert log_z[0] == -np.inf
+    assert output[0, 0] == 3
+
+
+def test_nearest_keys_make_sharp_attention_accurate():
+    rng = np.random.default_rng(0)
+    keys = np.repeat(rng.standard_normal((20, 40)), 20, axis=0) + 0.3 * rng.standard_normal((400, 40))
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    statistics, beta, rows = block_statistics(keys), 10.0, np.arange(400)
+    exact = exact_attention(keys, keys, None, KERNELS["softmax"], beta)[0]
+    mixture = gaussian_field(statistics, beta)(keys, rows)[0]
+    errors = [np.median(np.abs(mixture - exact))]
+    for n_exact in (10, 100):
+        near = np.argsort(-keys @ keys.T, axis=1)[:, :n_exact]
+        log_z = neighbor_field(statistics, keys, near, beta)(keys, rows)[0]
+        errors.append(np.median(np.abs(log_z - exact)))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.1
+
+
+def test_no_overflow():
+    """Scores of a million, from norms of 1e3 at temperature 1 or 1e2 at 0.01."""
+    big = KEYS * 1e3
+    log_z = exact_attention(big[:4], big, None, KERNELS["softmax"], 1.0)[0]
+    assert np.all(np.isfinite(log_z))
+    assert np.all(np.isfinite(gaussian_log_mass(big[:4], block_statistics(big), KERNELS["softmax"], 1.0)))

@@ -1,0 +1,105 @@
+"""The command line, the data generator, the displays, the package itself."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from matplotlib.figure import Figure
+
+import sklearn_attnembed
+from sklearn_attnembed import AttentionEmbedding, datasets, inspection
+from sklearn_attnembed.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_demo(capsys, tmp_path):
+    main(["demo", "--picture", str(tmp_path / "digits.png")])
+    text = capsys.readouterr().out
+    raw, ours = (
+        float(re.search(rf"{name}\s+([\d.]+) \+-", text)[1]) for name in ("raw pixels, scaled", "AttentionEmbedding")
+    )
+    assert ours > raw
+    assert ours >= 0.984
+    assert "converged: True" in text
+    assert float(re.search(r"perplexity\s+([\d.]+)", text)[1]) < 1437
+    errors = [float(e) for e in re.findall(r"gaussian, \d clusters?\s+(\S+)", text)]
+    assert errors[1] < errors[0] < 0.01
+    assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+def test_embed(tmp_path, capsys):
+    A, _ = datasets.make_block_model(60, 2, random_state=0)
+    sp.save_npz(tmp_path / "graph.npz", (A + sp.eye_array(60)).tocsr())
+    target = tmp_path / "vectors.npy"
+    main(["embed", str(tmp_path / "graph.npz"), str(target), "--affinity", "precomputed", "--n-components", "8"])
+    assert np.load(target).shape == (60, 8)
+    assert "60 vectors of 8 dimensions" in capsys.readouterr().out
+    np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).random((30, 4)), delimiter=",")
+    main(["embed", str(tmp_path / "points.csv"), str(tmp_path / "out.csv"), "--n-components", "3"])
+    assert np.loadtxt(tmp_path / "out.csv", delimiter=",").shape == (30, 3)
+
+
+@pytest.mark.parametrize("source", ["missing.npy", "nan.csv"])
+def test_embed_says_what_is_wrong_and_writes_nothing(source, tmp_path):
+    (tmp_path / "nan.csv").write_text("1,nan\n2,3\n")
+    with pytest.raises(SystemExit, match=r"sklearn_attnembed: .*(No such file|NaN)"):
+        main(["embed", str(tmp_path / source), str(tmp_path / "out.npy")])
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_block_model():
+    A, y = datasets.make_block_model(2000, 4, mean_degree=8, mixing=0.1, random_state=0)
+    assert (A != A.T).nnz == 0
+    assert A.diagonal().sum() == 0
+    assert set(A.data) == {1.0}
+    assert 7 < A.sum() / 2000 <= 8
+    rows, columns = A.nonzero()
+    assert abs(np.mean(y[rows] == y[columns]) - (0.9 + 0.1 / 4)) < 0.02
+    assert np.bincount(y).tolist() == [500] * 4
+    same, _ = datasets.make_block_model(2000, 4, mean_degree=8, mixing=0.1, random_state=0)
+    assert (same != A).nnz == 0
+    spread = [np.std(datasets.make_block_model(2000, degree_spread=s, random_state=0)[0].sum(axis=1)) for s in (0, 1)]
+    assert spread[1] > 2 * spread[0]
+
+
+def test_displays(graph):
+    A, y = graph
+    model = AttentionEmbedding(8, affinity="precomputed", random_state=0).fit(A)
+    ax = Figure().subplots()
+    display = inspection.EmbeddingDisplay.from_estimator(model, y=y, ax=ax)
+    assert display.ax_ is ax
+    assert display.points.shape == (A.shape[0], 2)
+    assert {text.get_text() for text in ax.texts} == {"0", "1", "2", "3"}
+    assert len(inspection.EmbeddingDisplay.from_estimator(model, A[:5], ax=Figure().subplots()).points) == 5
+    curve = inspection.LossCurveDisplay.from_estimator(model, ax=Figure().subplots())
+    assert curve.ax_.lines[0].get_ydata().tolist() == model.loss_curve_
+
+
+def test_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install 'sklearn-attnembed\[plot\]'"):
+        inspection.LossCurveDisplay([1.0]).plot()
+
+
+def test_import_brings_no_extra():
+    """Plotting, tables and deep learning are imported where used."""
+    code = "import sys, sklearn_attnembed; print(*({'matplotlib', 'torch', 'dask', 'gensim'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == ""
+
+
+def test_core_does_not_know_scikit_learn():
+    for path in (ROOT / "sklearn_attnembed" / "_core").glob("*.py"):
+        assert not re.search(r"^\s*(from|import) (sklearn\b|\.\.)", path.read_text(), re.MULTILINE), path
+
+
+def test_version():
+    assert importlib.metadata.version("sklearn-attnembed") == sklearn_attnembed.__version__
+    assert f"## {sklearn_attnembed.__version__}" in (ROOT / "CHANGES.md").read_text()
+    assert f"version: {sklearn_attnembed.__version__}" in (ROOT / "CITATION.cff").read_text()

@@ -1,0 +1,83 @@
+"""The solver's pieces: single-query responses are minimisers, rotation is found, the gradient is one."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.optimize import minimize
+
+from sklearn_attnembed._core import solver
+from sklearn_attnembed._core.normalizer import exact_field, gaussian_field
+from sklearn_attnembed._core.statistics import block_statistics, largest_variance
+
+RNG = np.random.default_rng(0)
+
+
+def on_sphere(objective, d, starts=20):
+    """The lowest value over the unit sphere that a general optimiser finds."""
+    rng = np.random.default_rng(1)
+    return min(minimize(lambda z: objective(z / np.linalg.norm(z)), rng.standard_normal(d)).fun for _ in range(starts))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 3.0, 100.0])
+def test_gaussian_response_is_the_global_minimum(strength):
+    rng = np.random.default_rng(0)
+    B = np.cov(rng.standard_normal((4, 30)) * np.array([[1], [2], [0.3], [0.5]])) * strength
+    C = rng.standard_normal((6, 4))
+    X = solver.gaussian_response(C, B)
+    assert_allclose(np.linalg.norm(X, axis=1), 1, rtol=1e-12)
+    for c, x in zip(C, X, strict=True):
+        best = on_sphere(lambda z, c=c: -c @ z + z @ B @ z / 2, 4)
+        assert -c @ x + x @ B @ x / 2 <= best + 1e-6
+
+
+def test_gaussian_response_without_force():
+    """No force, or none along the softest direction (the hard case): a unit vector all the same."""
+    B = np.diag([0.1, 1.0, 2.0])
+    X = solver.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), B)
+    assert_allclose(np.linalg.norm(X, axis=1), 1)
+    assert_allclose(np.abs(X[0]), [1, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["mixture", "exact"])
+def test_iterated_response_is_stationary(kind):
+    rng = np.random.default_rng(0)
+    keys = rng.standard_normal((200, 4)) / 2
+    statistics = block_statistics(keys, None, np.arange(200) % 3, 3)
+    field = gaussian_field(statistics, 2.0) if kind == "mixture" else exact_field(keys, 2.0)
+    C = rng.standard_normal((7, 4))
+    X = solver.iterated_response(C, solver.unit_rows(C.copy()), field, 2 * largest_variance(statistics))
+    force = C - field(X, slice(None))[1]
+    tangent = force - np.einsum("ij,ij->i", force, X)[:, None] * X
+    assert np.abs(tangent).max() < 1e-6
+    alone = np.vstack(
+        [
+            solver.iterated_response(c, solver.unit_rows(c.copy()), field, 2 * largest_variance(statistics))
+            for c in C[:, None]
+        ]
+    )
+    assert_allclose(alone, X, atol=1e-10)
+
+
+def test_rotation_is_found():
+    """Displacements of a rigid rotation give back its generator, whatever the shape of the cloud."""
+    rng = np.random.default_rng(0)
+    Y = rng.standard_normal((500, 5)) * np.array([2, 1, 1, 0.7, 0.4])
+    generator = rng.standard_normal((5, 5))
+    generator -= generator.T
+    found = solver._rotation(Y.T @ (Y @ generator), Y.T @ Y)
+    assert_allclose(found, generator, atol=0.1 * np.abs(generator).max())
+    assert_allclose(found, -found.T, atol=1e-12)
+
+
+def test_gradient_step_turns_by_its_rate():
+    rng = np.random.default_rng(0)
+    Y = solver.unit_rows(rng.standard_normal((10, 6)))
+    new = solver._gradient_step(0.6)(Y, rng.standard_normal((10, 6)))
+    assert_allclose(np.linalg.norm(new, axis=1), 1)
+    assert_allclose(np.einsum("ij,ij->i", new, Y), 0.8)
+
+
+def test_settled_needs_a_flat_stretch():
+    assert not solver._has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.2], 1e-2)
+    assert solver._has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.398, 2.3979], 1e-2)
+    assert not solver._has_settled([1.0] * 20, 0)
