@@ -209,8 +209,8 @@ def expressive_kernel(X, Y=None, temperature=1.0):
     """Matrix of expressive weights between rows.
 
     ``z^2 / (1 + z^2)`` with ``z = X Y' / temperature``. It can be given to estimators as ``kernel=expressive_kernel``.
-    It is symmetric but not positive definite: a support vector machine then looks for a stationary point and not for the
-    only optimum, and a kernel ridge regression needs an `alpha` above minus the smallest eigenvalue.
+    It is symmetric but not positive definite: a support vector machine then looks for a stationary point and not for
+    the only optimum, and a kernel ridge regression needs an `alpha` above minus the smallest eigenvalue.
 
     Parameters
     ----------
