@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
+from scipy.spatial import cKDTree
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
@@ -145,7 +146,8 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
     -----
     Time is linear in the non-zero affinities and the rows; memory is the affinities and three to five times the
     embedding, see :meth:`estimate_memory`. A new row is embedded given the keys alone: no row sees another, so
-    neither batch nor order matters.
+    neither batch nor order matters. With the normalisers "neighbors" and "exact" a row seen in `fit` is recognised by
+    where its affinities lead: it starts from its own key and does not keep away from it.
 
     References
     ----------
@@ -251,6 +253,25 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         UserWarning
             If rows have no affinity, or `n_neighbors` was clipped.
         """
+        before = dict(vars(self))
+        try:
+            self._fit(X)
+        except BaseException:  # interrupted too: the model stays what it was
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        _warn_isolated(self.isolated_)
+        if not self.converged_ and self.tol > 0:
+            warnings.warn(
+                f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
+                f"was {self._displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    def _fit(self, X):
+        """Validate, solve, store."""
         A, dtype = self._training_affinities(X)
         P, isolated = operators.row_stochastic(A, dtype)
         if isolated.all():
@@ -274,18 +295,9 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
             )
             self._store(problem, solution, run)
         self.isolated_ = isolated
-        self.embedding_ = self._respond(P)
-        _warn_isolated(isolated)
-        if not self.converged_ and self.tol > 0:
-            warnings.warn(
-                f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
-                f"was {solution.displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        return self
+        self.embedding_ = self._respond(P, isolated)
 
-    def fit_transform(self, X, y=None, **fit_params):
+    def fit_transform(self, X, y=None):
         """Learn the embedding and return it: the same as ``fit(X).transform(X)``.
 
         Parameters
@@ -294,14 +306,12 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
             As for `fit`.
         y : Ignored
             Present for API consistency.
-        **fit_params : dict
-            Nothing is known here; present for metadata routing.
 
         Returns
         -------
         embedding : ndarray of shape (n_samples, n_components)
         """
-        return self.fit(X, y, **fit_params).embedding_
+        return self.fit(X, y).embedding_
 
     def transform(self, X):
         """Embed samples, each given the fitted keys alone.
@@ -324,7 +334,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         check_is_fitted(self)
         P, isolated = self._query_affinities(X)
         _warn_isolated(isolated)
-        return self._respond(P)
+        return self._respond(P, isolated)
 
     def score(self, X, y=None):
         """Mean log likelihood of affinity rows under the attention of their embedding, exactly normalised.
@@ -350,7 +360,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         rows = np.flatnonzero(~isolated)
         if len(rows) == 0:
             raise ValueError("X has no row with any affinity to the fitted samples, so there is nothing to score.")
-        embedding = self._respond(P)[rows]
+        embedding = self._respond(P, isolated)[rows]
         fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows])
         step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
         beta = 1 / self.temperature
@@ -426,7 +436,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
                 warnings.warn(
                     f"n_neighbors={self.n_neighbors} is more than n_samples - 1 = {self._n_neighbors}, which is "
                     "taken instead.",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
         return self._affinities(A), dtype
 
@@ -445,6 +455,12 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
     def _affinities(self, X):
         """Affinities of the rows of validated `X` to the keys."""
         if isinstance(X, LinearOperator):
+            total = np.asarray(X @ np.ones(X.shape[1]))
+            if not np.all(total >= 0) or not np.all(np.isfinite(total)):
+                raise ValueError(
+                    "An operator given as precomputed affinities needs finite row sums >= 0, but the product with ones "
+                    f"ranges from {total.min():.4g} to {total.max():.4g}. Pass non-negative weights."
+                )
             return X
         if self.affinity == "nearest_neighbors":
             distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
@@ -490,9 +506,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         bounds = operators.row_blocks(sizes, self.n_components)
         group = [0 if rows.start < sizes[0] else 1 for rows in bounds]
         null = np.where(active, np.asarray(degree, np.float64) ** gamma, 0) if gamma else active.astype(np.float64)
-        for start, stop in np.cumsum([0, *sizes]).repeat(2)[1:-1].reshape(-1, 2):
-            total = null[start:stop].sum()
-            null[start:stop] = null[start:stop] / total if total > 0 else 0
+        null = np.concatenate([side / (side.sum() or 1) for side in np.split(null, np.cumsum(sizes)[:-1])])
         return solver.Problem(
             affinity=operators.blocked(square, bounds),
             group=group,
@@ -522,6 +536,10 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         """Keep the model: the keys, what walks lead to, and the statistics."""
         key_rows = problem.group_rows(problem.key_group[0])
         targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, len(problem.sizes), run)
+        if self.normalizer != "gaussian" and self.affinity != "bipartite":
+            product = operators.products(problem.affinity, targets)
+            leads = run(lambda b: product(b) @ _probes(self.n_components), range(len(problem.group)))
+            self._fingerprints = np.concatenate(list(leads))[problem.active]
         keys = solution.keys[problem.key_group[0]]
         self.key_embedding_ = np.ascontiguousarray(solution.vectors[key_rows])
         self._targets = self.key_embedding_ if self.walk_length == 1 else np.ascontiguousarray(targets[key_rows])
@@ -530,42 +548,56 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         self._null_mean = solution.keys[0].null_mean
         self.loss_curve_ = solution.losses
         self.n_iter_ = len(solution.losses)
+        self._displacement = solution.displacement
         self.converged_ = solution.converged or self.solver == "gradient"
 
-    def _respond(self, P):
-        """Vectors of rows with affinities `P`, each minimising its own loss given the keys."""
+    def _respond(self, P, isolated):
+        """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
         dtype, beta = self.key_embedding_.dtype, 1 / self.temperature
         statistics = KeyStatistics(self._key_weight, self._key_mean, self._key_scatter)
-        center = pool(statistics)
-        active = self._active_keys
-        keys = None if self.normalizer == "gaussian" else self.key_embedding_[active].astype(np.float64)
+        center, stiffness = pool(statistics), beta * largest_variance(statistics)
         # A dense product rounds differently for every batch size, in float32 visibly.
         targets = self._targets if sp.issparse(P) else self._targets.astype(np.float64)
         bounds = operators.row_blocks([P.shape[0]], self.n_components)
-        affinity = operators.blocked(P, bounds)
-        product = operators.products(affinity, targets)
+        product = operators.products(operators.blocked(P, bounds), targets)
+        refine = self._refinement(statistics, stiffness, beta)
         out = np.empty((P.shape[0], self._targets.shape[1]), dtype)
 
         def respond(block):
             U = product(block).astype(np.float64)
             force = U - self._null_mean
             X = solver.gaussian_response(force - center.mean[0], beta * center.covariance[0])
-            stiffness = beta * largest_variance(statistics)
-            if self.normalizer == "exact":
-                X = solver.iterated_response(force, X, exact_field(keys, beta), stiffness)
-            elif self.normalizer == "neighbors":
-                for _ in range(2):  # the nearest keys of where we are, twice
-                    field = neighbor_field(statistics, keys, self._nearest(X, keys), beta)
-                    X = solver.iterated_response(force, X, field, stiffness)
-            elif len(statistics.weight) > 1:
-                X = solver.iterated_response(force, X, gaussian_field(statistics, beta), stiffness)
-            X[~U.any(axis=1)] = 0
-            out[bounds[block]] = X
+            out[bounds[block]] = np.where(isolated[bounds[block], None], 0, refine(U, force, X))
 
         with operators.block_runner(self.n_jobs) as run:
             for _ in run(respond, range(len(bounds))):
                 pass
         return out
+
+    def _refinement(self, statistics, stiffness, beta):
+        """From the response to a single Gaussian to that of the normaliser: ``(targets, force, start) -> vectors``."""
+        if self.normalizer == "gaussian" and len(statistics.weight) == 1:
+            return lambda U, force, X: X
+        if self.normalizer == "gaussian":
+            field = gaussian_field(statistics, beta)
+            return lambda U, force, X: solver.iterated_response(force, X, field, stiffness)
+        keys = self.key_embedding_[self._active_keys].astype(np.float64)
+        fitted = None if self.affinity == "bipartite" else cKDTree(self._fingerprints)
+
+        def refine(U, force, X):
+            own = None
+            if fitted is not None:  # a row seen in fit is known by where its affinities lead
+                own = fitted.query(U @ _probes(U.shape[1]), distance_upper_bound=1e-5 * np.abs(fitted.maxes).max())[1]
+                own[own == len(keys)] = -1
+                X = np.where(own[:, None] >= 0, keys[own], X)
+            if self.normalizer == "exact":
+                return solver.iterated_response(force, X, exact_field(keys, beta, own), stiffness)
+            for _ in range(2):  # the nearest keys of where we are, twice
+                field = neighbor_field(statistics, keys, self._nearest(X, keys), beta, own)
+                X = solver.iterated_response(force, X, field, stiffness)
+            return X
+
+        return refine
 
     # messages ----------------------------------------------------------------------------------------
     def _report(self, iteration, loss, displacement):
@@ -598,10 +630,21 @@ def _initial_vectors(active, n_components, dtype, seed):
     return solver.unit_rows(Y)
 
 
+def _probes(n_components):
+    """Fixed directions: four projections tell rows apart."""
+    return np.random.default_rng(0).standard_normal((n_components, 4))
+
+
 def _column_sums(A):
     """Degrees of the keys."""
     if isinstance(A, LinearOperator):
-        return np.asarray(A.rmatvec(np.ones(A.shape[0])))
+        try:
+            return np.asarray(A.rmatvec(np.ones(A.shape[0])))
+        except NotImplementedError as error:
+            raise ValueError(
+                "null_model by degree needs column sums, but the operator has no rmatvec. Give it one, or use "
+                "null_model='uniform'."
+            ) from error
     return np.asarray(A.sum(axis=0), np.float64).ravel()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
@@ -58,6 +58,19 @@ def test_not_square(affinity):
     if affinity == "precomputed":
         with pytest.raises(ValueError, match=r"square.*shape \(12, 5\)"):
             AttentionEmbedding(4, affinity=affinity).fit(aslinearoperator(X[:, :5]))
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, X - 0.5], ids=["NaN", "infinity", "negative"])
+def test_operator_with_bad_sums(bad):
+    with pytest.raises(ValueError, match=r"needs finite row sums >= 0, but .* ranges from"):
+        AttentionEmbedding(4, affinity="precomputed").fit(aslinearoperator(bad))
+
+
+def test_degree_of_an_operator_without_adjoint():
+    operator = LinearOperator(X.shape, matvec=lambda x: X @ x, dtype=X.dtype)
+    with pytest.raises(ValueError, match=r"no rmatvec. Give it one, or use null_model='uniform'"):
+        AttentionEmbedding(4, affinity="precomputed", null_model="degree").fit(operator)
+    assert AttentionEmbedding(4, affinity="precomputed", null_model="degree").fit(aslinearoperator(X)).converged_
 
 
 @pytest.mark.parametrize("affinity", ["precomputed", "bipartite"])

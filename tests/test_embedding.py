@@ -381,6 +381,15 @@ def test_isolated_rows_are_zero_and_left_out(graph):
         assert_array_equal(model.transform(padded[[0, -1]])[1], 0)
 
 
+def test_sinks_and_those_who_lead_to_nothing_else():
+    """1 leads to the sink 2 alone: it has an affinity, so it is not isolated and has a vector."""
+    A = sp.csr_array(([1.0, 1, 1, 1, 1], ([0, 0, 1, 3, 4], [1, 3, 2, 4, 0])), shape=(5, 5))
+    with pytest.warns(UserWarning, match="1 of 5 rows"):
+        model = embedding(max_iter=5, tol=0).fit(A)
+    assert_array_equal(np.flatnonzero(model.isolated_), [2])
+    assert_allclose(np.linalg.norm(model.embedding_, axis=1), [1, 1, 0, 1, 1])
+
+
 def test_bipartite_embeds_both_sides(counts):
     model = embedding("bipartite", n_components=8).fit(counts)
     assert model.embedding_.shape == (60, 8)
@@ -445,8 +454,27 @@ def test_interruption_leaves_nothing_half_written(graph, monkeypatch):
     monkeypatch.setattr(solver, "_next_pace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(graph[0])
-    assert not hasattr(model, "embedding_")
-    assert not hasattr(model, "key_embedding_")
+    assert set(vars(model)) == set(model.get_params())
+
+
+def test_failed_refit_leaves_the_model_as_it_was(graph, monkeypatch):
+    A, _ = graph
+    model = embedding().fit(A)
+    monkeypatch.setattr(solver, "gaussian_response", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(A[:50, :50])
+    monkeypatch.undo()
+    assert_allclose(model.transform(A), model.embedding_, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "params", [{"n_components": 1}, {"temperature": 1e-6}, {"temperature": 1e6}, {"n_components": 400}], ids=str
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_extreme_parameters_stay_finite(params, graph):
+    model = embedding(**params).fit(graph[0])
+    assert np.all(np.isfinite(model.embedding_))
+    assert np.isfinite(model.score(graph[0]))
 
 
 def test_saved_and_loaded(tmp_path, digits):

@@ -60,10 +60,12 @@ def exact_attention(
     kernel: Kernel,
     beta: float,
     log_weights: Array | None = None,
+    own: NDArray[np.integer] | None = None,
 ) -> tuple[Array, Array]:
     """log Z and sum_j a_ij v_j over all keys, the keys streamed in blocks (log Z alone for values=None).
 
-    A query without any score, Z = 0, attends uniformly.
+    A query without any score, Z = 0, attends uniformly. `own` numbers a key for each query that it does not attend
+    to, or is -1.
     """
     n, m = len(X), len(keys)
     step = max(_BLOCK_ELEMENTS // max(n, 1), 1)
@@ -74,6 +76,9 @@ def exact_attention(
         log_f = kernel.log_value(beta * (X @ keys[start : start + step].T))
         if log_weights is not None:
             log_f = log_f + log_weights[start : start + step]
+        if own is not None:
+            inside = np.flatnonzero((own >= start) & (own < start + step))
+            log_f[inside, own[inside] - start] = -np.inf
         new_top = np.maximum(top, log_f.max(axis=1))
         shift = np.where(np.isfinite(new_top), new_top, 0)
         scale = np.exp(top - shift)
@@ -86,45 +91,67 @@ def exact_attention(
     if values is not None:
         empty = total == 0
         output /= np.where(empty, 1, total)[:, None]
-        output[empty] = (
-            values.mean(axis=0) if log_weights is None else np.exp(log_weights) @ values / np.exp(log_weights).sum()
-        )
+        weights = np.ones(m) if log_weights is None else np.exp(log_weights)
+        output[empty] = weights @ values / weights.sum()
     return log_z, output
 
 
-def exact_field(keys: Array, beta: float, log_weights: Array | None = None) -> Field:
-    """Softmax attention over every key: log Z and the mean key."""
+def exact_field(keys: Array, beta: float, own: NDArray[np.integer] | None = None) -> Field:
+    """Softmax attention over every key: log Z and the mean key.
+
+    Given `own`, for each row the key that is the row itself or -1, the row's own term is the constant exp(beta) that it
+    is in training, where row and key move together: a key that stayed behind would push its row away.
+    """
 
     def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
-        log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, log_weights)
-        return log_z, mean.astype(X.dtype, copy=False)
+        if own is None:
+            log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta)
+            return log_z, mean.astype(X.dtype, copy=False)
+        log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, own=own[rows])
+        with_self = np.logaddexp(log_z, beta)
+        return with_self, mean * np.exp(log_z - with_self)[:, None]
 
     return field
 
 
 # Nearest keys exactly, the mixture for the rest ------------------------------------------------------
-def neighbor_field(statistics: KeyStatistics, keys: Array, nearest: NDArray[np.integer], beta: float) -> Field:
-    """Z ~ Zg + sum_{j near} max(0, exp(s_j) - Zg / W), Zg the mixture's; `nearest` of shape (n, n_exact)."""
+def neighbor_field(
+    statistics: KeyStatistics,
+    keys: Array,
+    nearest: NDArray[np.integer],
+    beta: float,
+    own: NDArray[np.integer] | None = None,
+) -> Field:
+    """Z ~ Zg + sum_{j near} max(0, exp(s_j) - Zg / W), Zg the mixture's; `nearest` of shape (n, n_exact).
+
+    `own` is as in `exact_field`.
+    """
     mixture = gaussian_field(statistics, beta, dtype=keys.dtype)
     total_weight = statistics.weight.sum()
     step = max(_BLOCK_ELEMENTS // (nearest.shape[1] * keys.shape[1]), 1)
 
-    def add_nearest(X: Array, near: NDArray[np.integer], log_g: Array, gradient: Array) -> tuple[Array, Array]:
+    def add_nearest(
+        X: Array, near: NDArray[np.integer], itself: NDArray[np.integer] | None, log_g: Array, gradient: Array
+    ) -> tuple[Array, Array]:
         Y = keys[near]
         relative = np.exp(beta * np.matmul(Y, X[:, :, None])[:, :, 0].astype(np.float64) - log_g[:, None])
         relative[relative <= 1 / total_weight] = 0
+        if itself is not None:
+            relative[near == itself[:, None]] = 0
         counted = np.count_nonzero(relative, axis=1) / total_weight
         ratio = 1 - counted + relative.sum(axis=1)
+        if itself is not None:
+            ratio += np.exp(beta - log_g)
         near_share = (relative / ratio[:, None]).astype(X.dtype)
         gradient = gradient * ((1 - counted) / ratio)[:, None].astype(X.dtype)
         return log_g + np.log(ratio), gradient + np.matmul(near_share[:, None, :], Y)[:, 0]
 
     def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
-        near = nearest[rows]
+        near, itself = nearest[rows], None if own is None else own[rows]
         log_g, gradient = mixture(X, rows)
         parts = [
-            add_nearest(X[i : i + step], near[i : i + step], log_g[i : i + step], gradient[i : i + step])
-            for i in range(0, len(X), step)
+            add_nearest(X[cut], near[cut], None if itself is None else itself[cut], log_g[cut], gradient[cut])
+            for cut in (slice(i, i + step) for i in range(0, len(X), step))
         ]
         return np.concatenate([log_z for log_z, _ in parts]), np.concatenate([pull for _, pull in parts])
 
