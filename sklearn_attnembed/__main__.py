@@ -86,7 +86,7 @@ def _draw(model, X, y, picture):
     figure = Figure(figsize=(6, 6), layout="constrained")
     reducer = TSNE(random_state=0, init="pca", n_jobs=1)
     display = EmbeddingDisplay.from_estimator(model, y=y, reducer=reducer, ax=figure.subplots(), s=12)
-    display.ax_.set_title("AttentionEmbedding of handwritten digits: 64 dimensions, seen in 2 by t-SNE")
+    display.ax_.set_title("Handwritten digits: 64 embedding dimensions, seen in 2 by t-SNE", fontsize=11)
     figure.savefig(picture, dpi=120)
     return f"Picture: {picture}"
 

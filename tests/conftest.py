@@ -1,7 +1,10 @@
 """Shared fixtures: tiny, seeded, read-only."""
 
-import importlib.util
 import os
+
+os.environ["SCIPY_ARRAY_API"] = "1"  # before anything imports scipy: scikit-learn's array checks want it
+
+import importlib.util
 from pathlib import Path
 
 import matplotlib
