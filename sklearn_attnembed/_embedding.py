@@ -7,7 +7,6 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
-from scipy.spatial import cKDTree
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
@@ -16,8 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core import operators, solver
 from ._core.kernels import SOFTMAX
-from ._core.normalizer import exact_attention, exact_field, gaussian_field, neighbor_field
-from ._core.statistics import KeyStatistics, largest_variance, pool
+from ._core.normalizer import exact_attention
+from ._core.response import Model, fingerprint, responder
+from ._core.statistics import KeyStatistics
 from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, partition
 from .affinity import neighbor_affinity
 
@@ -536,9 +536,10 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         """Keep the model: the keys, what walks lead to, and the statistics."""
         key_rows = problem.group_rows(problem.key_group[0])
         targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, len(problem.sizes), run)
+        self._fingerprints = None
         if self.normalizer != "gaussian" and self.affinity != "bipartite":
             product = operators.products(problem.affinity, targets)
-            leads = run(lambda b: product(b) @ _probes(self.n_components), range(len(problem.group)))
+            leads = run(lambda block: fingerprint(product(block)), range(len(problem.group)))
             self._fingerprints = np.concatenate(list(leads))[problem.active]
         keys = solution.keys[problem.key_group[0]]
         self.key_embedding_ = np.ascontiguousarray(solution.vectors[key_rows])
@@ -553,51 +554,31 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
 
     def _respond(self, P, isolated):
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
-        dtype, beta = self.key_embedding_.dtype, 1 / self.temperature
-        statistics = KeyStatistics(self._key_weight, self._key_mean, self._key_scatter)
-        center, stiffness = pool(statistics), beta * largest_variance(statistics)
         # A dense product rounds differently for every batch size, in float32 visibly.
         targets = self._targets if sp.issparse(P) else self._targets.astype(np.float64)
         bounds = operators.row_blocks([P.shape[0]], self.n_components)
         product = operators.products(operators.blocked(P, bounds), targets)
-        refine = self._refinement(statistics, stiffness, beta)
-        out = np.empty((P.shape[0], self._targets.shape[1]), dtype)
+        respond = responder(
+            Model(
+                statistics=KeyStatistics(self._key_weight, self._key_mean, self._key_scatter),
+                null_mean=self._null_mean,
+                beta=1 / self.temperature,
+                normalizer=self.normalizer,
+                keys=self.key_embedding_[self._active_keys if self.normalizer != "gaussian" else []].astype(np.float64),
+                fingerprints=self._fingerprints,
+                nearest=self._nearest,
+            )
+        )
+        out = np.zeros((P.shape[0], self._targets.shape[1]), self.key_embedding_.dtype)
 
-        def respond(block):
-            U = product(block).astype(np.float64)
-            force = U - self._null_mean
-            X = solver.gaussian_response(force - center.mean[0], beta * center.covariance[0])
-            out[bounds[block]] = np.where(isolated[bounds[block], None], 0, refine(U, force, X))
+        def one(block):
+            rows = bounds[block]
+            out[rows][~isolated[rows]] = respond(product(block).astype(np.float64))[~isolated[rows]]
 
         with operators.block_runner(self.n_jobs) as run:
-            for _ in run(respond, range(len(bounds))):
+            for _ in run(one, range(len(bounds))):
                 pass
         return out
-
-    def _refinement(self, statistics, stiffness, beta):
-        """From the response to a single Gaussian to that of the normaliser: ``(targets, force, start) -> vectors``."""
-        if self.normalizer == "gaussian" and len(statistics.weight) == 1:
-            return lambda U, force, X: X
-        if self.normalizer == "gaussian":
-            field = gaussian_field(statistics, beta)
-            return lambda U, force, X: solver.iterated_response(force, X, field, stiffness)
-        keys = self.key_embedding_[self._active_keys].astype(np.float64)
-        fitted = None if self.affinity == "bipartite" else cKDTree(self._fingerprints)
-
-        def refine(U, force, X):
-            own = None
-            if fitted is not None:  # a row seen in fit is known by where its affinities lead
-                own = fitted.query(U @ _probes(U.shape[1]), distance_upper_bound=1e-5 * np.abs(fitted.maxes).max())[1]
-                own[own == len(keys)] = -1
-                X = np.where(own[:, None] >= 0, keys[own], X)
-            if self.normalizer == "exact":
-                return solver.iterated_response(force, X, exact_field(keys, beta, own), stiffness)
-            for _ in range(2):  # the nearest keys of where we are, twice
-                field = neighbor_field(statistics, keys, self._nearest(X, keys), beta, own)
-                X = solver.iterated_response(force, X, field, stiffness)
-            return X
-
-        return refine
 
     # messages ----------------------------------------------------------------------------------------
     def _report(self, iteration, loss, displacement):
@@ -627,12 +608,7 @@ def _initial_vectors(active, n_components, dtype, seed):
     for rows in operators.row_blocks([len(active)], n_components):
         Y[rows] = generator.standard_normal((rows.stop - rows.start, n_components))
     Y[~active] = 0
-    return solver.unit_rows(Y)
-
-
-def _probes(n_components):
-    """Fixed directions: four projections tell rows apart."""
-    return np.random.default_rng(0).standard_normal((n_components, 4))
+    return operators.unit_rows(Y)
 
 
 def _column_sums(A):

@@ -19,7 +19,7 @@ from sklearn.neighbors import KNeighborsTransformer
 from sklearn.pipeline import make_pipeline
 
 from sklearn_attnembed import AttentionEmbedding
-from sklearn_attnembed._core import solver
+from sklearn_attnembed._core import operators, response, solver
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores
 
 
@@ -199,7 +199,7 @@ def test_loss_curve_is_the_loss(graph):
     A, _ = graph
     model = embedding(normalizer="exact", max_iter=1, tol=0).fit(A)
     seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max, size=2)[0]
-    Y = solver.unit_rows(np.random.default_rng(seed).standard_normal((A.shape[0], 16)))
+    Y = operators.unit_rows(np.random.default_rng(seed).standard_normal((A.shape[0], 16)))
     expected = attention_cross_entropy(A, Y) + np.sum(Y.mean(axis=0) ** 2)
     assert_allclose(model.loss_curve_[0], expected, rtol=1e-10)
 
@@ -460,7 +460,7 @@ def test_interruption_leaves_nothing_half_written(graph, monkeypatch):
 def test_failed_refit_leaves_the_model_as_it_was(graph, monkeypatch):
     A, _ = graph
     model = embedding().fit(A)
-    monkeypatch.setattr(solver, "gaussian_response", lambda *args: 1 / 0)
+    monkeypatch.setattr(response, "gaussian_response", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.fit(A[:50, :50])
     monkeypatch.undo()

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
-from sklearn_attnembed._core import solver
+from sklearn_attnembed._core import operators, response, solver
 from sklearn_attnembed._core.normalizer import exact_field, gaussian_field
 from sklearn_attnembed._core.statistics import block_statistics, largest_variance
 
@@ -23,7 +23,7 @@ def test_gaussian_response_is_the_global_minimum(strength):
     rng = np.random.default_rng(0)
     B = np.cov(rng.standard_normal((4, 30)) * np.array([[1], [2], [0.3], [0.5]])) * strength
     C = rng.standard_normal((6, 4))
-    X = solver.gaussian_response(C, B)
+    X = response.gaussian_response(C, B)
     assert_allclose(np.linalg.norm(X, axis=1), 1, rtol=1e-12)
     for c, x in zip(C, X, strict=True):
         best = on_sphere(lambda z, c=c: -c @ z + z @ B @ z / 2, 4)
@@ -33,9 +33,10 @@ def test_gaussian_response_is_the_global_minimum(strength):
 def test_gaussian_response_without_force():
     """No force, or none along the softest direction (the hard case): a unit vector all the same."""
     B = np.diag([0.1, 1.0, 2.0])
-    X = solver.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), B)
+    X = response.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), B)
     assert_allclose(np.linalg.norm(X, axis=1), 1)
     assert_allclose(np.abs(X[0]), [1, 0, 0])
+    assert_allclose(np.abs(X[1]), [np.sqrt(1 - (1e-3 / 0.9) ** 2), 1e-3 / 0.9, 0])
 
 
 @pytest.mark.parametrize("kind", ["mixture", "exact"])
@@ -45,13 +46,13 @@ def test_iterated_response_is_stationary(kind):
     statistics = block_statistics(keys, None, np.arange(200) % 3, 3)
     field = gaussian_field(statistics, 2.0) if kind == "mixture" else exact_field(keys, 2.0)
     C = rng.standard_normal((7, 4))
-    X = solver.iterated_response(C, solver.unit_rows(C.copy()), field, 2 * largest_variance(statistics))
+    X = response.iterated_response(C, operators.unit_rows(C.copy()), field, 2 * largest_variance(statistics))
     force = C - field(X, slice(None))[1]
     tangent = force - np.einsum("ij,ij->i", force, X)[:, None] * X
     assert np.abs(tangent).max() < 1e-6
     alone = np.vstack(
         [
-            solver.iterated_response(c, solver.unit_rows(c.copy()), field, 2 * largest_variance(statistics))
+            response.iterated_response(c, operators.unit_rows(c.copy()), field, 2 * largest_variance(statistics))
             for c in C[:, None]
         ]
     )
@@ -71,7 +72,7 @@ def test_rotation_is_found():
 
 def test_gradient_step_turns_by_its_rate():
     rng = np.random.default_rng(0)
-    Y = solver.unit_rows(rng.standard_normal((10, 6)))
+    Y = operators.unit_rows(rng.standard_normal((10, 6)))
     new = solver._gradient_step(0.6)(Y, rng.standard_normal((10, 6)))
     assert_allclose(np.linalg.norm(new, axis=1), 1)
     assert_allclose(np.einsum("ij,ij->i", new, Y), 0.8)

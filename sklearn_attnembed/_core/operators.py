@@ -38,6 +38,13 @@ def block_runner(n_jobs: int | None) -> Iterator[Runner]:
         yield lambda function, blocks: parallel(delayed(function)(block) for block in blocks)
 
 
+def unit_rows(X: Array) -> Array:
+    """Divide rows by their norm, in place; zero rows stay zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", X, X))
+    X /= np.where(norms > 0, norms, 1)[:, None]
+    return X
+
+
 def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
     """Cut groups of rows, lying one after the other, into blocks that straddle no group."""
     step = int(np.clip(_BLOCK_ELEMENTS // max(width, 1), 64, 8192))

@@ -1,4 +1,4 @@
-"""The blocked sweep, the two solvers that run it, and the response of single queries to given keys."""
+"""The blocked sweep and the two solvers that run it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .kernels import Array
 from .normalizer import Field, exact_field, gaussian_field, neighbor_field
-from .operators import Affinity, Runner, products, walk_targets
+from .operators import Affinity, Runner, products, unit_rows, walk_targets
 from .statistics import KeyStatistics, block_statistics, largest_variance, merge
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
@@ -25,13 +25,6 @@ _RENEW = 10
 _RENEWALS = 5
 # Iterations that the loss has to be flat for.
 _PATIENCE = 3
-
-
-def unit_rows(X: Array) -> Array:
-    """Divide rows by their norm, in place; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", X, X))
-    X /= np.where(norms > 0, norms, 1)[:, None]
-    return X
 
 
 class Problem(NamedTuple):
@@ -370,59 +363,3 @@ def solve(
     if strategy.n_clusters > 1:
         cluster = _clustered(problem, current, strategy)
     return Solution(current, all_keys(problem, current, cluster, run), losses, displacement, converged)
-
-
-# Response of single queries to given keys ------------------------------------------------------------
-def gaussian_response(C: Array, B: Array) -> Array:
-    """Unit rows x minimising -c.x + x'Bx / 2, B positive semi-definite: the trust-region problem, in closed form.
-
-    In the eigenbasis of B the minimiser is c / (b + nu), nu the root of the secular equation |x| = 1 above -b_min;
-    Newton's method on 1 / |x| - 1, which is nearly linear, comes from the left and cannot overshoot.
-    """
-    b, basis = np.linalg.eigh(B)
-    C = C @ basis
-    norm = np.sqrt(np.einsum("ij,ij->i", C, C))
-    tiny = np.finfo(np.float64).eps * (norm + b[-1]) + np.finfo(np.float64).tiny
-    nu = np.maximum(np.maximum(norm - b[-1], np.abs(C[:, 0]) - b[0]), tiny - b[0])
-    for _ in range(50):
-        gap = b + nu[:, None]
-        square = np.square(C / gap)
-        length = square.sum(axis=1)
-        slope = (square / gap).sum(axis=1)
-        change = length / np.where(slope > 0, slope, 1) * (np.sqrt(length) - 1)
-        nu = np.maximum(nu + change, tiny - b[0])
-        if np.all(np.abs(change) <= 4 * tiny):
-            break
-    X = C / (b + nu[:, None])
-    X[norm == 0, 0] = 1  # no force at all: along the direction of least resistance
-    return unit_rows(unit_rows(X) @ basis.T)
-
-
-def iterated_response(
-    C: Array, start: Array, field: Field, stiffness: float, *, tol: float = 1e-8, max_iter: int = 300
-) -> Array:
-    """Unit rows x minimising -c.x + log Z(x) / beta, each row alone, from `start`.
-
-    The damped fixed point with momentum, restart and damping of every row's own: no row knows of another.
-    """
-    X = start.copy()
-    last = X.copy()
-    damping = np.full(len(X), max(stiffness, np.finfo(np.float64).tiny))
-    age = np.zeros(len(X))
-    was_restart = np.zeros(len(X), dtype=bool)
-    rows = np.arange(len(X))
-    for _ in range(max_iter):
-        if len(rows) == 0:
-            break
-        Y, previous = X[rows], last[rows]
-        proposal = unit_rows(C[rows] - field(Y, rows)[1] + damping[rows, None] * Y)
-        moved = proposal - Y
-        turned = np.einsum("ij,ij->i", moved, proposal - previous) < 0
-        damping[rows] *= np.where(turned & was_restart[rows], 2, 1)
-        was_restart[rows] = turned
-        age[rows] = np.where(turned, 0, age[rows] + 1)
-        momentum = np.minimum(age[rows] / (age[rows] + 3), _MOMENTUM)[:, None]
-        X[rows] = unit_rows(proposal + momentum * (proposal - previous))
-        last[rows] = proposal
-        rows = rows[np.einsum("ij,ij->i", moved, moved) > tol**2]
-    return last
