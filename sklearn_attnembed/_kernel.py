@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import PolynomialCountSketch
 from sklearn.metrics.pairwise import check_pairwise_arrays
 from sklearn.utils import check_array, check_random_state
@@ -153,7 +154,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
                 )
             seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
             with block_runner(1), warnings.catch_warnings():  # one thread: the order of its sums depends on them
-                warnings.simplefilter("ignore")  # fewer distinct rows than landmarks: some coincide
+                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than landmarks: some coincide
                 self.landmarks_ = KMeans(n_landmarks, n_init=1, random_state=seed).fit(X).cluster_centers_
         elif self.method == "sketch":
             sketch = PolynomialCountSketch(

@@ -1,26 +1,20 @@
 """What we share with scikit-learn: the only module that touches its private or experimental names."""
 
 import warnings
-from functools import lru_cache
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
-from sklearn.utils._param_validation import Hidden, Interval, StrOptions, validate_params
-from threadpoolctl import ThreadpoolController
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from ._core.operators import block_runner
 from ._version import __version__
 
-__all__ = ["BaseEstimator", "Hidden", "Interval", "StrOptions", "VersionedState", "_fit_context", "validate_params"]
+__all__ = ["BaseEstimator", "Interval", "StrOptions", "VersionedState", "_fit_context", "validate_params"]
 
 # Above this many rows clusters come from mini-batches.
 _MINI_BATCH = 20_000
-
-
-@lru_cache(maxsize=1)
-def _threadpools():
-    return ThreadpoolController()
 
 
 class VersionedState:
@@ -58,7 +52,7 @@ def partition(X, n_clusters, random_state):
         return np.zeros(len(X), dtype=np.intp)
     kind = KMeans if len(X) <= _MINI_BATCH else MiniBatchKMeans
     model = kind(n_clusters, n_init=1, max_iter=50, random_state=random_state)
-    with _threadpools().limit(limits=1), warnings.catch_warnings():
+    with block_runner(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine
         labels = model.fit_predict(X)
     return np.unique(labels, return_inverse=True)[1]
