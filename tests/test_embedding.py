@@ -241,7 +241,7 @@ GRAPHS = {
     "cycle, directed": sp.csr_array((np.ones(100), (np.arange(100), (np.arange(100) + 1) % 100))),
     "bipartite": sp.block_array([[None, np.eye(50) + np.eye(50, k=1)], [np.eye(50) + np.eye(50, k=-1), None]]).tocsr(),
     "complete": sp.csr_array(np.ones((100, 100)) - np.eye(100)),
-    "two components": sp.block_diag([np.ones((50, 50)), np.ones((50, 50)) - np.eye(50)]).tocsr(),
+    "two components": sp.block_diag([sp.csr_array(np.ones((50, 50)))] * 2).tocsr(),
     "self-loops": sp.csr_array(np.eye(100) + np.eye(100, k=1) + np.eye(100, k=-1)),
     "six orders of magnitude": sp.csr_array(10 ** np.random.default_rng(0).uniform(-3, 3, (100, 100))),
 }
