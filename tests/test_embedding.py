@@ -1,7 +1,6 @@
 """AttentionEmbedding: identities, invariants, parameters that reach the computation, policies."""
 
 import pickle
-import warnings
 
 import joblib
 import numpy as np
@@ -20,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_attnembed import AttentionEmbedding
 from sklearn_attnembed._core import operators, response, solver
+from sklearn_attnembed.datasets import make_block_model
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores
 
 
@@ -222,18 +222,32 @@ def test_accelerated_needs_fewer_iterations(graph):
     assert losses[0] <= losses[1] + 0.01
 
 
-def test_co_rotating_frame_comes_to_rest():
-    """A hub-ridden graph, whose query-side force has a torque: without the correction it never converges."""
-    rng = np.random.default_rng(0)
-    weight = np.exp(2 * rng.standard_normal(300))
-    A = sp.csr_array((rng.random((300, 300)) < np.minimum(0.02 * np.outer(weight, weight), 0.9)).astype(float))
-    A = A.maximum(A.T)
-    A = A[A.sum(axis=1) > 0][:, A.sum(axis=1) > 0]
-    model = embedding(temperature=0.25, tol=1e-6, max_iter=3000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model.fit(A)
-    assert model.converged_
+@pytest.fixture(scope="module")
+def hubs():
+    """A graph of very unequal degrees: far from symmetric once its rows are divided by their sums."""
+    A, _ = make_block_model(300, 4, mean_degree=20, degree_spread=1.5, random_state=0)
+    A = A + sp.diags_array((A.sum(axis=1) == 0).astype(float))
+    return A.tocsr()
+
+
+def test_co_rotating_frame_comes_to_rest(hubs, monkeypatch):
+    """The query-side force has a torque here: with its rotation left in, nothing ever comes to rest."""
+    monkeypatch.setattr(solver, "_has_settled", lambda losses, tol: False)
+    assert embedding(max_iter=200).fit(hubs).converged_
+    monkeypatch.setattr(solver, "_rotation", lambda torque, second_moment: np.zeros_like(torque))
+    with pytest.warns(ConvergenceWarning):
+        embedding(max_iter=200).fit(hubs)
+
+
+@pytest.mark.parametrize("normalizer", ["exact", "neighbors"])
+def test_own_key_does_not_push_its_row_away(normalizer, hubs):
+    """At a sharp temperature the vectors of the training rows are as good as the keys themselves."""
+    model = embedding(normalizer=normalizer, temperature=1 / 16, max_iter=300).fit(hubs)
+    ours, keys = (
+        attention_cross_entropy(hubs, X, temperature=1 / 16) for X in (model.embedding_, model.key_embedding_)
+    )
+    assert ours < keys + 0.5
+    assert np.einsum("ij,ij->i", model.embedding_, model.key_embedding_).mean() > 0.8
 
 
 GRAPHS = {
