@@ -14,12 +14,11 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core import operators, solver
-from ._core.kernels import SOFTMAX
-from ._core.normalizer import exact_attention
 from ._core.response import Model, fingerprint, responder
 from ._core.statistics import KeyStatistics
 from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, partition
 from .affinity import neighbor_affinity
+from .metrics import log_normalizer_exact
 
 _FORMATS = ["csr", "csc", "coo"]
 _PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
@@ -255,7 +254,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         """
         before = dict(vars(self))
         try:
-            self._fit(X)
+            displacement = self._fit(X)
         except BaseException:  # interrupted too: the model stays what it was
             vars(self).clear()
             vars(self).update(before)
@@ -264,14 +263,14 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         if not self.converged_ and self.tol > 0:
             warnings.warn(
                 f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
-                f"was {self._displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
+                f"was {displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return self
 
     def _fit(self, X):
-        """Validate, solve, store."""
+        """Validate, solve, store; return the last displacement."""
         A, dtype = self._training_affinities(X)
         P, isolated = operators.row_stochastic(A, dtype)
         if isolated.all():
@@ -296,6 +295,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
             self._store(problem, solution, run)
         self.isolated_ = isolated
         self.embedding_ = self._respond(P, isolated)
+        return solution.displacement
 
     def fit_transform(self, X, y=None):
         """Learn the embedding and return it: the same as ``fit(X).transform(X)``.
@@ -363,12 +363,8 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         embedding = self._respond(P, isolated)[rows]
         fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows])
         step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
-        beta = 1 / self.temperature
-        with operators.block_runner(self.n_jobs) as run:
-            Q = embedding[::step].astype(np.float64)
-            bounds = operators.row_blocks([len(Q)], 512)
-            log_z = run(lambda b: exact_attention(Q[bounds[b]], keys, None, SOFTMAX, beta)[0], range(len(bounds)))
-            return float(np.mean(beta * fit[::step] - np.concatenate(list(log_z))))
+        log_z = log_normalizer_exact(embedding[::step], keys, temperature=self.temperature, n_jobs=self.n_jobs)
+        return float(np.mean(1 / self.temperature * fit[::step] - log_z))
 
     def perplexity(self, X):
         """``exp(-score(X))``: among how many keys, in effect, the attention of the true ones is lost.
@@ -549,7 +545,6 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         self._null_mean = solution.keys[0].null_mean
         self.loss_curve_ = solution.losses
         self.n_iter_ = len(solution.losses)
-        self._displacement = solution.displacement
         self.converged_ = solution.converged or self.solver == "gradient"
 
     def _respond(self, P, isolated):
@@ -558,13 +553,14 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         targets = self._targets if sp.issparse(P) else self._targets.astype(np.float64)
         bounds = operators.row_blocks([P.shape[0]], self.n_components)
         product = operators.products(operators.blocked(P, bounds), targets)
+        keys = None if self.normalizer == "gaussian" else self.key_embedding_[self._active_keys].astype(np.float64)
         respond = responder(
             Model(
                 statistics=KeyStatistics(self._key_weight, self._key_mean, self._key_scatter),
                 null_mean=self._null_mean,
                 beta=1 / self.temperature,
                 normalizer=self.normalizer,
-                keys=self.key_embedding_[self._active_keys if self.normalizer != "gaussian" else []].astype(np.float64),
+                keys=keys,
                 fingerprints=self._fingerprints,
                 nearest=self._nearest,
             )
@@ -572,8 +568,8 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         out = np.zeros((P.shape[0], self._targets.shape[1]), self.key_embedding_.dtype)
 
         def one(block):
-            rows = bounds[block]
-            out[rows][~isolated[rows]] = respond(product(block).astype(np.float64))[~isolated[rows]]
+            rows, kept = bounds[block], ~isolated[bounds[block]]
+            out[rows][kept] = respond(product(block).astype(np.float64))[kept]
 
         with operators.block_runner(self.n_jobs) as run:
             for _ in run(one, range(len(bounds))):

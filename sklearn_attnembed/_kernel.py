@@ -14,7 +14,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core.kernels import EXPRESSIVE, KERNELS, squared_features
-from ._core.normalizer import exact_attention
+from ._core.normalizer import attention_rows, exact_attention
 from ._core.operators import block_runner, row_blocks
 from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, validate_params
 
@@ -183,12 +183,8 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
         if self.method == "sketch":
             return self.sketch_.transform(X).astype(X.dtype, copy=False)
         log_f = KERNELS[self.kernel].log_value(X.astype(np.float64) @ self.landmarks_.T / self.temperature)
-        if self.normalize:
-            top = log_f.max(axis=1, keepdims=True)
-            log_f = np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0)
-        features = np.exp(np.minimum(log_f, np.log(np.finfo(X.dtype).max)))
-        if self.normalize:
-            features /= features.sum(axis=1, keepdims=True)
+        largest = np.log(np.finfo(X.dtype).max)
+        features = attention_rows(log_f) if self.normalize else np.exp(np.minimum(log_f, largest))
         return features.astype(X.dtype, copy=False)
 
     @property

@@ -8,7 +8,7 @@ from sklearn.utils import check_array
 
 from ._core import operators
 from ._core.kernels import KERNELS, SOFTMAX
-from ._core.normalizer import exact_attention
+from ._core.normalizer import attention_rows, exact_attention
 from ._sklearn import Interval, StrOptions, validate_params
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
@@ -96,10 +96,7 @@ def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
     array([[0.5, 0. , 0.5]])
     """
     queries, keys = _queries_and_keys(queries, keys)
-    log_f = KERNELS[kernel].log_value(queries @ keys.T / temperature)
-    top = log_f.max(axis=1, keepdims=True)
-    f = np.exp(np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0))
-    return f / f.sum(axis=1, keepdims=True)
+    return attention_rows(KERNELS[kernel].log_value(queries @ keys.T / temperature))
 
 
 @validate_params(

@@ -23,7 +23,7 @@ def test_gaussian_response_is_the_global_minimum(strength):
     rng = np.random.default_rng(0)
     B = np.cov(rng.standard_normal((4, 30)) * np.array([[1], [2], [0.3], [0.5]])) * strength
     C = rng.standard_normal((6, 4))
-    X = response.gaussian_response(C, B)
+    X = response.gaussian_response(C, np.linalg.eigh(B))
     assert_allclose(np.linalg.norm(X, axis=1), 1, rtol=1e-12)
     for c, x in zip(C, X, strict=True):
         best = on_sphere(lambda z, c=c: -c @ z + z @ B @ z / 2, 4)
@@ -33,7 +33,7 @@ def test_gaussian_response_is_the_global_minimum(strength):
 def test_gaussian_response_without_force():
     """No force, or none along the softest direction (the hard case): a unit vector all the same."""
     B = np.diag([0.1, 1.0, 2.0])
-    X = response.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), B)
+    X = response.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), np.linalg.eigh(B))
     assert_allclose(np.linalg.norm(X, axis=1), 1)
     assert_allclose(np.abs(X[0]), [1, 0, 0])
     assert_allclose(np.abs(X[1]), [np.sqrt(1 - (1e-3 / 0.9) ** 2), 1e-3 / 0.9, 0])

@@ -53,6 +53,13 @@ def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFT
 
 
 # Exact: the O(n m) twin ------------------------------------------------------------------------------
+def attention_rows(log_f: Array) -> Array:
+    """Weights divided by their row sums, from their logarithms; uniform where a row has no weight at all."""
+    top = log_f.max(axis=1, keepdims=True)
+    f = np.exp(np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0))
+    return f / f.sum(axis=1, keepdims=True)
+
+
 def exact_attention(
     X: Array,
     keys: Array,

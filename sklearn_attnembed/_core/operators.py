@@ -45,6 +45,11 @@ def unit_rows(X: Array) -> Array:
     return X
 
 
+def momentum(age: Any) -> Any:
+    """Nesterov's momentum, so many steps after the restart, up to 0.9."""
+    return np.minimum(age / (age + 3), 0.9)
+
+
 def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
     """Cut groups of rows, lying one after the other, into blocks that straddle no group."""
     step = int(np.clip(_BLOCK_ELEMENTS // max(width, 1), 64, 8192))

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from .kernels import Array
 from .normalizer import Field, exact_field, gaussian_field, neighbor_field
-from .operators import unit_rows
+from .operators import momentum, unit_rows
 from .statistics import KeyStatistics, largest_variance, pool
 
 
@@ -24,7 +24,7 @@ class Model(NamedTuple):
     beta : float
         1 / temperature.
     normalizer : {"gaussian", "neighbors", "exact"}
-    keys : ndarray of shape (n_keys, d)
+    keys : ndarray of shape (n_keys, d) or None
         Active keys; not needed by "gaussian".
     fingerprints : ndarray of shape (n_keys, 4) or None
         Of the fitted rows, one for each active key, if queries and keys are of one kind.
@@ -36,7 +36,7 @@ class Model(NamedTuple):
     null_mean: Array
     beta: float
     normalizer: str
-    keys: Array
+    keys: Array | None
     fingerprints: Array | None
     nearest: Callable[[Array, Array], NDArray[np.integer]]
 
@@ -49,12 +49,13 @@ def fingerprint(U: Array) -> Array:
 def responder(model: Model) -> Callable[[Array], Array]:
     """From U = P Y, float64, where the affinities of rows lead, to their vectors."""
     center = pool(model.statistics)
+    spectrum = np.linalg.eigh(model.beta * center.covariance[0])  # once, not for every block
     stiffness = model.beta * largest_variance(model.statistics)
     fitted = None if model.normalizer == "gaussian" or model.fingerprints is None else cKDTree(model.fingerprints)
 
     def respond(U: Array) -> Array:
         force = U - model.null_mean
-        X = gaussian_response(force - center.mean[0], model.beta * center.covariance[0])
+        X = gaussian_response(force - center.mean[0], spectrum)
         if model.normalizer == "gaussian":
             if len(model.statistics.weight) == 1:
                 return X
@@ -76,13 +77,14 @@ def responder(model: Model) -> Callable[[Array], Array]:
     return respond
 
 
-def gaussian_response(C: Array, B: Array) -> Array:
+def gaussian_response(C: Array, spectrum: tuple[Array, Array]) -> Array:
     """Unit rows x minimising -c.x + x'Bx / 2, B positive semi-definite: the trust-region problem, in closed form.
 
-    In the eigenbasis of B the minimiser is c / (b + nu), nu the root of the secular equation |x| = 1 above -b_min;
-    Newton's method on 1 / |x| - 1, which is nearly linear, comes from the left and cannot overshoot.
+    `spectrum` is ``numpy.linalg.eigh(B)``. In the eigenbasis of B the minimiser is c / (b + nu), nu the root of the
+    secular equation |x| = 1 above -b_min; Newton's method on 1 / |x| - 1, which is nearly linear, comes from the left
+    and cannot overshoot.
     """
-    b, basis = np.linalg.eigh(B)
+    b, basis = spectrum
     C = C @ basis
     norm = np.sqrt(np.einsum("ij,ij->i", C, C))
     tiny = np.finfo(np.float64).eps * (norm + b[-1]) + np.finfo(np.float64).tiny
@@ -125,8 +127,7 @@ def iterated_response(
         damping[rows] *= np.where(turned & was_restart[rows], 2, 1)
         was_restart[rows] = turned
         age[rows] = np.where(turned, 0, age[rows] + 1)
-        momentum = np.minimum(age[rows] / (age[rows] + 3), 0.9)[:, None]
-        X[rows] = unit_rows(proposal + momentum * (proposal - previous))
+        X[rows] = unit_rows(proposal + momentum(age[rows])[:, None] * (proposal - previous))
         last[rows] = proposal
         rows = rows[np.einsum("ij,ij->i", moved, moved) > tol**2]
     return last

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 from .kernels import Array
 from .normalizer import Field, exact_field, gaussian_field, neighbor_field
-from .operators import Affinity, Runner, products, unit_rows, walk_targets
+from .operators import Affinity, Runner, momentum, products, unit_rows, walk_targets
 from .statistics import KeyStatistics, block_statistics, largest_variance, merge
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
 # triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
 _STIFFNESS = 2.5
-# Momentum grows as (k - 1) / (k + 2) up to this.
-_MOMENTUM = 0.9
 # First rate of the paper's gradient steps, [DB].
 _FIRST_RATE = 0.85
 # Cluster labels and lists of nearest keys are renewed every so many iterations, and so often at most: each renewal
@@ -193,7 +191,7 @@ def _sweep(
     keys: list[Keys],
     group_fields: list[Field],
     step: Step,
-    momentum: float,
+    push: float,
     cluster: Callable[[slice, Array], Keys],
     run: Runner,
 ) -> Swept:
@@ -218,7 +216,7 @@ def _sweep(
         if not active.all():
             proposal[~active] = 0
         back -= proposal
-        unit_rows(np.add(np.multiply(back, -momentum, out=new), proposal, out=new))
+        unit_rows(np.add(np.multiply(back, -push, out=new), proposal, out=new))
         moved = np.subtract(proposal, Y, out=direction)
         swept = Swept(
             float(loss[active].sum(dtype=np.float64)),
@@ -345,11 +343,11 @@ def solve(
         stiffness = problem.beta * max(largest_variance(group.statistics) for group in keys)
         damping = pace.caution * (1 + _STIFFNESS * stiffness)
         if solver == "gradient":
-            step, momentum = _gradient_step(_FIRST_RATE * (1 - iteration / max_iter)), 0.0
+            step, push = _gradient_step(_FIRST_RATE * (1 - iteration / max_iter)), 0.0
         else:
-            step, momentum = _accelerated_step(damping, pace.rotation), min(pace.age / (pace.age + 3), _MOMENTUM)
+            step, push = _accelerated_step(damping, pace.rotation), float(momentum(pace.age))
         group_fields = fields(problem, current, keys, strategy, nearest)
-        swept = _sweep(problem, (current, last, following), keys, group_fields, step, momentum, cluster, run)
+        swept = _sweep(problem, (current, last, following), keys, group_fields, step, push, cluster, run)
         pace = _next_pace(pace, swept, damping, _second_moment(keys))
         current, following, keys = following, current, swept.keys
         displacement = swept.displacement
