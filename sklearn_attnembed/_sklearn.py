@@ -42,6 +42,15 @@ def _release(version):
     return tuple(int(part) for part in version.split(".")[:2])
 
 
+def cluster_centers(X, weights, n_clusters, random_state):
+    """At most `n_clusters` centers of the rows of `X` by k-means, none of them empty; on one thread, as `partition`."""
+    model = KMeans(min(n_clusters, len(X)), n_init=1, max_iter=20, random_state=random_state)
+    with block_runner(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine
+        labels = model.fit_predict(X, sample_weight=weights)
+    return model.cluster_centers_[np.unique(labels)]
+
+
 def partition(X, n_clusters, random_state):
     """Cluster labels of the rows of `X` by k-means, without gaps; at most `n_clusters` of them.
 

@@ -5,34 +5,35 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_array
+from sklearn.utils.validation import _check_sample_weight
 
 from ._core import operators
-from ._core.kernels import KERNELS, SOFTMAX
+from ._core.kernels import KERNELS, SOFTMAX, as_kernel
 from ._core.normalizer import attention_rows, exact_attention
 from ._sklearn import Interval, StrOptions, validate_params
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
 
 _CONSTRAINTS = {
-    "kernel": [StrOptions(set(KERNELS))],
+    "kernel": [StrOptions(set(KERNELS)), callable],
     "temperature": [Interval(Real, 0, None, closed="neither")],
     "n_jobs": [Integral, None],
 }
 
 
 def _queries_and_keys(queries, keys):
-    """Both as float64 matrices of equal width."""
+    """Both as matrices of equal width, in the precision they are in."""
     queries = check_array(queries, dtype=[np.float64, np.float32], input_name="queries")
     keys = queries if keys is None else check_array(keys, dtype=[np.float64, np.float32], input_name="keys")
     if queries.shape[1] != keys.shape[1]:
         raise ValueError(
             f"queries and keys need the same number of columns, but have {queries.shape[1]} and {keys.shape[1]}."
         )
-    return queries.astype(np.float64, copy=False), keys.astype(np.float64, copy=False)
+    return queries, keys
 
 
 @validate_params(_CONSTRAINTS, prefer_skip_nested_validation=True)
-def log_normalizer_exact(queries, keys=None, *, kernel="softmax", temperature=1.0, n_jobs=None):
+def log_normalizer_exact(queries, keys=None, *, key_weight=None, kernel="softmax", temperature=1.0, n_jobs=None):
     """log Z of every query by summing over all keys, in bounded memory.
 
     Parameters
@@ -41,8 +42,10 @@ def log_normalizer_exact(queries, keys=None, *, kernel="softmax", temperature=1.
         Queries.
     keys : array-like of shape (n_keys, d), default=None
         Keys; the queries if None.
-    kernel : {"softmax", "squared", "expressive"}, default="softmax"
-        Attention kernel f.
+    key_weight : array-like of shape (n_keys,), default=None
+        Non-negative weights w of the keys; ones if None.
+    kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
+        Attention kernel f, or any non-negative function of an array of scores.
     temperature : float, default=1.0
         Scores are divided by it.
     n_jobs : int or None, default=None
@@ -51,7 +54,7 @@ def log_normalizer_exact(queries, keys=None, *, kernel="softmax", temperature=1.
     Returns
     -------
     log_z : ndarray of shape (n_queries,), float64
-        ``log sum_j f(q . k_j / temperature)``, in nats.
+        ``log sum_j w_j f(q . k_j / temperature)``, in nats.
 
     Examples
     --------
@@ -61,12 +64,19 @@ def log_normalizer_exact(queries, keys=None, *, kernel="softmax", temperature=1.
     """
     queries, keys = _queries_and_keys(queries, keys)
     bounds = operators.row_blocks([len(queries)], 512)
-    beta = 1 / temperature
+    kernel, beta, log_weights = as_kernel(kernel), 1 / temperature, None
+    if key_weight is not None:
+        weight = _check_sample_weight(key_weight, keys, dtype=np.float64, ensure_non_negative=True)
+        if not weight.any():
+            raise ValueError("key_weight needs a positive weight, but all are zero.")
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(weight)
+
+    def log_z(block):
+        return exact_attention(queries[bounds[block]].astype(np.float64), keys, None, kernel, beta, log_weights)[0]
+
     with operators.block_runner(n_jobs) as run:
-        parts = run(
-            lambda b: exact_attention(queries[bounds[b]], keys, None, KERNELS[kernel], beta)[0], range(len(bounds))
-        )
-        return np.concatenate(list(parts))
+        return np.concatenate(list(run(log_z, range(len(bounds)))))
 
 
 @validate_params({k: _CONSTRAINTS[k] for k in ("kernel", "temperature")}, prefer_skip_nested_validation=True)
@@ -79,8 +89,8 @@ def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
         Queries.
     keys : array-like of shape (n_keys, d), default=None
         Keys; the queries if None.
-    kernel : {"softmax", "squared", "expressive"}, default="softmax"
-        Attention kernel f.
+    kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
+        Attention kernel f, or any non-negative function of an array of scores.
     temperature : float, default=1.0
         Scores are divided by it.
 
@@ -96,7 +106,8 @@ def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
     array([[0.5, 0. , 0.5]])
     """
     queries, keys = _queries_and_keys(queries, keys)
-    return attention_rows(KERNELS[kernel].log_value(queries @ keys.T / temperature))
+    scores = queries.astype(np.float64) @ keys.T.astype(np.float64) / temperature
+    return attention_rows(as_kernel(kernel).log_value(scores))
 
 
 @validate_params(
@@ -138,7 +149,7 @@ def attention_cross_entropy(affinities, queries, keys=None, *, temperature=1.0, 
     >>> attention_cross_entropy([[0, 1], [1, 0]], [[1.0, 0.0], [-1.0, 0.0]]).__round__(3)
     2.127
     """
-    queries, keys = _queries_and_keys(queries, keys)
+    queries, keys = (part.astype(np.float64, copy=False) for part in _queries_and_keys(queries, keys))
     A = check_array(affinities, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="affinities")
     if A.shape != (len(queries), len(keys)):
         raise ValueError(

@@ -126,6 +126,43 @@ EXPRESSIVE = Kernel("expressive", _expressive_log_value, _expressive_expectation
 KERNELS = {kernel.name: kernel for kernel in (SOFTMAX, SQUARED, EXPRESSIVE)}
 
 
+# Any function f --------------------------------------------------------------------------------------
+def _from_callable(f: Callable[[Array], Array]) -> Kernel:
+    """The kernel of any non-negative function, its expectations by quadrature."""
+
+    def value(s: Array) -> Array:
+        s = np.asarray(s, np.float64)
+        out = np.asarray(f(s), np.float64)
+        if out.shape != s.shape:
+            raise ValueError(
+                f"A kernel function has to return one value for each score, but made shape {out.shape} of {s.shape}."
+            )
+        wrong = ~(np.isfinite(out) & (out >= 0))
+        if wrong.any():
+            raise ValueError(
+                "A kernel function has to be finite and non-negative, but is "
+                f"{out[wrong][0]:.4g} at a score of {s[wrong][0]:.4g}: clip it, or raise the temperature."
+            )
+        return out
+
+    def derivatives(m: Array, v: Array) -> tuple[Array, Array]:  # by Stein's identity: no derivative of f
+        v = np.maximum(v, np.finfo(np.float64).tiny)
+        scale = np.sqrt(v)
+        values = [(node, weight * value(m + scale * node)) for node, weight in zip(_NODES, _WEIGHTS, strict=True)]
+        total = np.maximum(sum(part for _, part in values), np.finfo(np.float64).tiny)
+        slope = sum(node * part for node, part in values) / scale
+        curvature = sum((node * node - 1) * part for node, part in values) / v
+        return slope / total, curvature / (2 * total)
+
+    name = getattr(f, "__name__", type(f).__name__)
+    return Kernel(name, lambda s: _log(value(s)), lambda m, v: _log(_quadrature(value, m, v)), derivatives)
+
+
+def as_kernel(kernel: str | Callable[[Array], Array]) -> Kernel:
+    """The kernel of that name, or of that function."""
+    return KERNELS[kernel] if isinstance(kernel, str) else _from_callable(kernel)
+
+
 def squared_features(X: Array) -> Array:
     """The d(d+1)/2 products x_a x_b, those with a < b times sqrt(2): their inner product is (x.y)^2."""
     a, b = np.triu_indices(X.shape[1])

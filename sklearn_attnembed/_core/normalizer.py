@@ -5,8 +5,10 @@ A *field* is what the solver needs of a normaliser: ``field(X, rows) -> (log Z, 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
@@ -20,13 +22,21 @@ _BLOCK_ELEMENTS = 2**19
 
 
 # Gaussian mixture, [DB] ------------------------------------------------------------------------------
-def gaussian_log_mass(X: Array, statistics: KeyStatistics, kernel: Kernel, beta: float) -> Array:
-    """log W_a + g(beta x.mu_a, beta^2 x'Omega_a x): log Z is its logsumexp; ndarray of shape (n, kappa)."""
+def score_moments(X: Array, statistics: KeyStatistics, beta: float) -> tuple[Array, Array]:
+    """Mean beta x.mu_a and variance beta^2 x'Omega_a x of the scores in each cluster; both of shape (n, kappa)."""
     mean = beta * (X @ statistics.mean.T)
+    covariance = statistics.covariance
+    if covariance.ndim == 2:
+        return mean, beta**2 * (X * X) @ covariance.T
     variance = np.empty_like(mean)
-    for a, covariance in enumerate(statistics.covariance):
-        variance[:, a] = beta**2 * np.einsum("ij,ij->i", X @ covariance, X)
-    return _log(statistics.weight) + kernel.log_expectation(mean, np.maximum(variance, 0))
+    for a, Omega in enumerate(covariance):
+        variance[:, a] = beta**2 * np.einsum("ij,ij->i", X @ Omega, X)
+    return mean, np.maximum(variance, 0)
+
+
+def gaussian_log_mass(X: Array, statistics: KeyStatistics, kernel: Kernel, beta: float) -> Array:
+    """log W_a + g(mean, variance) of the scores: log Z is its logsumexp; ndarray of shape (n, kappa)."""
+    return _log(statistics.weight) + kernel.log_expectation(*score_moments(X, statistics, beta))
 
 
 def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFTMAX, dtype=np.float64) -> Field:
@@ -101,6 +111,17 @@ def exact_attention(
         weights = np.ones(m) if log_weights is None else np.exp(log_weights)
         output[empty] = weights @ values / weights.sum()
     return log_z, output
+
+
+def exact_log_mass(
+    X: Array, keys: Array, labels: NDArray[np.integer], n_clusters: int, kernel: Kernel, beta: float, log_weights: Any
+) -> Array:
+    """log of the mass of every cluster, summed over all keys; ndarray of shape (n, n_clusters)."""
+    if n_clusters == 1:
+        return exact_attention(X, keys, None, kernel, beta, log_weights)[0][:, None]
+    member = sp.csr_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)), (len(labels), n_clusters))
+    log_z, share = exact_attention(X, keys, member, kernel, beta, log_weights)
+    return log_z[:, None] + _log(share)
 
 
 def exact_field(keys: Array, beta: float, own: NDArray[np.integer] | None = None) -> Field:

@@ -22,8 +22,8 @@ class KeyStatistics(NamedTuple):
         Total key weight W_a.
     mean : ndarray of shape (kappa, d)
         mu_a; zero for an empty cluster.
-    scatter : ndarray of shape (kappa, d, d)
-        sum_j w_j (y_j - mu_a)(y_j - mu_a)', W_a times the covariance Omega_a.
+    scatter : ndarray of shape (kappa, d, d) or (kappa, d)
+        sum_j w_j (y_j - mu_a)(y_j - mu_a)', W_a times the covariance Omega_a; or its diagonal alone.
     """
 
     weight: Array
@@ -32,32 +32,36 @@ class KeyStatistics(NamedTuple):
 
     @property
     def covariance(self) -> Array:
-        """Omega_a, ndarray of shape (kappa, d, d)."""
-        return self.scatter / np.where(self.weight > 0, self.weight, 1)[:, None, None]
+        """Omega_a, of the shape of `scatter`."""
+        return (self.scatter.T / np.where(self.weight > 0, self.weight, 1)).T
 
 
-def _moments(Y: Array, weights: Array | None) -> tuple[float, Array, Array]:
+def _moments(Y: Array, weights: Array | None, diagonal: bool) -> tuple[float, Array, Array]:
     """Weight, mean and scatter of one cluster."""
     Y = Y.astype(np.float64)  # a copy, centred in place below
     total = float(len(Y)) if weights is None else float(weights.sum())
     if total == 0:
-        return 0.0, np.zeros(Y.shape[1]), np.zeros((Y.shape[1], Y.shape[1]))
+        return 0.0, np.zeros(Y.shape[1]), np.zeros(Y.shape[1:] * (1 if diagonal else 2))
     mean = Y.mean(axis=0) if weights is None else weights @ Y / total
     Y -= mean
     if weights is not None:
         Y *= np.sqrt(weights)[:, None]
-    return total, mean, Y.T @ Y
+    return total, mean, np.einsum("ij,ij->j", Y, Y) if diagonal else Y.T @ Y
 
 
 def block_statistics(
-    Y: Array, weights: Array | None = None, labels: NDArray[np.integer] | None = None, n_clusters: int = 1
+    Y: Array,
+    weights: Array | None = None,
+    labels: NDArray[np.integer] | None = None,
+    n_clusters: int = 1,
+    diagonal: bool = False,
 ) -> KeyStatistics:
     """Statistics of one block of keys; weights are 1 and the cluster is 0 unless given."""
-    if labels is None:
-        parts = [_moments(Y, weights)]
+    if labels is None or n_clusters == 1:
+        parts = [_moments(Y, weights, diagonal)]
     else:
         members = [np.flatnonzero(labels == a) for a in range(n_clusters)]
-        parts = [_moments(Y[rows], None if weights is None else weights[rows]) for rows in members]
+        parts = [_moments(Y[rows], None if weights is None else weights[rows], diagonal) for rows in members]
     weight, mean, scatter = (np.array(part) for part in zip(*parts, strict=True))
     return KeyStatistics(weight, mean, scatter)
 
@@ -66,7 +70,8 @@ def _merge_two(a: KeyStatistics, b: KeyStatistics) -> KeyStatistics:
     weight = a.weight + b.weight
     share = b.weight / np.where(weight > 0, weight, 1)
     gap = b.mean - a.mean
-    shift = (a.weight * share)[:, None, None] * gap[:, :, None] * gap[:, None, :]
+    outer = gap**2 if a.scatter.ndim == 2 else gap[:, :, None] * gap[:, None, :]
+    shift = ((a.weight * share) * outer.T).T
     return KeyStatistics(weight, a.mean + share[:, None] * gap, a.scatter + b.scatter + shift)
 
 

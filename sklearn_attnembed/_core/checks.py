@@ -1,0 +1,129 @@
+"""Errors on keys whose log Z is known exactly: how wide an error bar has to be, and which method is good enough."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .cells import reach
+from .kernels import Array
+from .normalizer import exact_attention
+from .operators import Runner
+from .summary import N_CHECKS, Cluster, Estimator, Plan, Summary, summarise
+
+# Queries of one block: eight of them keep the threads busy.
+_ROWS = N_CHECKS // 8
+# The largest sample that is tried for a cluster.
+_LARGEST = 1000
+# Two-sided 95 % of a normal distribution.
+NORMAL_95 = 1.959963984540054
+
+
+def _exactly(estimator: Estimator, run: Runner) -> tuple[Array, Array, Array, Array]:
+    """Keys to check on, their weight, their own term relative to Z, and their exact log Z."""
+    drawn = estimator.summary.sample
+    X, weight = drawn.keys[-N_CHECKS:], drawn.weight[-N_CHECKS:]
+    plan, starts = estimator.plan, range(0, len(X), _ROWS)
+
+    def exact(block: int) -> Array:
+        queries = X[starts[block] : starts[block] + _ROWS]
+        return exact_attention(queries, estimator.keys, None, plan.kernel, plan.beta, estimator.log_weights)[0]
+
+    log_z = np.concatenate([np.empty(0), *run(exact, range(len(starts)))])
+    finite = np.isfinite(log_z)
+    X, weight, log_z = X[finite], weight[finite], log_z[finite]
+    own = weight * np.exp(plan.kernel.log_value(plan.beta * np.einsum("ij,ij->i", X, X)) - log_z)
+    return X, weight, np.minimum(own, 1), log_z
+
+
+def _estimates(estimator: Estimator, X: Array, run: Runner, with_error: bool) -> tuple[Array, Array]:
+    blocks = estimator.blocks(len(X), estimator.plan.method)
+    parts = run(lambda b: estimator.log_z(X[blocks[b]], estimator.plan.method, with_error), range(len(blocks)))
+    log_z, error = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return log_z, error
+
+
+def calibration(estimator: Estimator, run: Runner) -> float:
+    """The factor by which raw standard errors cover 95 % of the checked keys (split conformal prediction).
+
+    Half of the checks leave the key's own term out, as for queries that are no keys, where a method cannot tell.
+    """
+    X, weight, own, exact = _exactly(estimator, run)
+    if not len(X):
+        return 1.0
+    log_z, raw = _estimates(estimator, X, run, True)
+    gap = log_z - exact
+    if not (estimator.plan.knows_own or estimator.plan.method == "neighbors"):
+        apart = (np.arange(len(X)) % 2 == 1) & (own < 1)
+        share = weight / (estimator.summary.statistics.weight.sum() + estimator.summary.heavy_weights.sum())
+        gap[apart] += np.log1p(-share[apart]) - np.log1p(-own[apart])
+    measurable = np.abs(gap) > 1e-13 * (1 + np.abs(exact))  # beyond rounding
+    ratio = np.where(measurable, np.abs(gap) / np.maximum(raw, 1e-300), 0)
+    rank = min(int(np.ceil(0.95 * (len(ratio) + 1))), len(ratio))
+    return float(min(np.sort(ratio)[rank - 1] / NORMAL_95, 1e12)) or 1.0
+
+
+def median_error(estimator: Estimator, run: Runner) -> float:
+    """Median relative error of Z of queries, the larger of that for keys and for queries that are no keys."""
+    X, weight, own, exact = _exactly(estimator, run)
+    if not len(X):
+        return 0.0
+    ratio = np.exp(np.clip(_estimates(estimator, X, run, False)[0] - exact, -700, 700))
+    among = np.median(np.abs(ratio - 1))
+    X, weight, own, ratio = (part[own < 1] for part in (X, weight, own, ratio))
+    if not len(X):
+        return float(among)
+    if estimator.plan.knows_own or estimator.plan.method == "neighbors":
+        apart = np.abs(ratio - 1) / (1 - own)
+    else:
+        total = estimator.summary.statistics.weight.sum() + estimator.summary.heavy_weights.sum()
+        apart = np.abs(ratio * (1 - weight / total) / (1 - own) - 1)
+    return float(max(among, np.median(apart)))
+
+
+# Choosing --------------------------------------------------------------------------------------------
+def _cost(plan: Plan, n_keys: int, d: int) -> float:
+    """Multiplications for a query and, as there may be as many of them, a key."""
+    mixture = 2 * (1 + plan.n_clusters) * d * d
+    sampled = plan.sample_size * (2 * d + 40)
+    if plan.method == "gaussian":
+        return mixture
+    if plan.method == "control_variate":
+        return mixture + sampled
+    if plan.method == "neighbors":
+        return mixture + sampled + min(reach(plan.n_exact), n_keys) * (2 * d + 30) + n_keys / 256 * 2 * d
+    return n_keys * (2 * d + 10)
+
+
+def _candidates(plan: Plan, n_keys: int, d: int) -> Iterator[Plan]:
+    """Plans in order of cost, the exact one last."""
+    plans = [plan._replace(method="gaussian", n_clusters=k) for k in (1, 4, 16)]
+    plans += [
+        plan._replace(method="control_variate", n_clusters=k, n_samples=s)
+        for k, s in ((1, 250), (1, _LARGEST), (4, 250), (4, _LARGEST), (16, 250))
+    ]
+    plans += [plan._replace(method="neighbors", n_clusters=8, n_samples=125, n_exact=e) for e in (4, 16, 64, 256, 1024)]
+    exact = plan._replace(method="exact", n_clusters=1)
+    most = _cost(exact, n_keys, d)
+    affordable = sorted((_cost(p, n_keys, d), i) for i, p in enumerate(plans))
+    yield from (plans[i] for cost, i in affordable if cost < most)
+    yield exact
+
+
+def choose(
+    keys: Array, weights: Array | None, plan: Plan, tol: float, cluster: Cluster, run: Runner
+) -> tuple[Plan, float]:
+    """The cheapest plan whose estimated median relative error is at most `tol`, and that estimate."""
+    summaries: dict[tuple[str, int], tuple[Summary, Any]] = {}
+    for candidate in _candidates(plan, *keys.shape):
+        if candidate.method == "exact":
+            error = 0.0
+            break
+        # A sample holds every smaller one: keys are summarised once for a method and a number of clusters.
+        family = (candidate.method, candidate.n_clusters)
+        if family not in summaries:
+            summaries[family] = summarise(keys, weights, candidate._replace(n_samples=_LARGEST), cluster, run)
+        error = median_error(Estimator(candidate, summaries[family][0], keys, weights, None), run)
+        if error <= tol:
+            break
+    return candidate, error

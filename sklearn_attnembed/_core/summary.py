@@ -1,0 +1,342 @@
+"""What is kept of the keys, in one pass, mergeable, and log Z of queries by every method from it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from .cells import Cells, build_cells, cell_census, cells_of, nearest_center, probe
+from .features import FeatureSums, feature_estimate, feature_sums, merge_features, orthogonal_frequencies
+from .kernels import SOFTMAX, Array, Kernel
+from .normalizer import exact_attention, exact_log_mass, gaussian_log_mass, score_moments
+from .operators import Runner, row_blocks
+from .statistics import KeyStatistics, block_statistics, merge
+from .survey import (
+    Census,
+    KeySample,
+    Ledger,
+    draw,
+    enter,
+    key_marks,
+    look_up,
+    marked,
+    merge_samples,
+    own_census,
+    rounded,
+    split,
+    survey,
+)
+
+# Keys that clusters are found in.
+_CLUSTERED = 20_000
+# Keys beyond the sample, kept to check on.
+N_CHECKS = 512
+
+
+class Plan(NamedTuple):
+    """What to do; the parameters of the estimator under their own names, resolved."""
+
+    kernel: Kernel
+    beta: float
+    method: str
+    n_clusters: int
+    covariance_type: str
+    n_samples: int
+    n_exact: int
+    n_heavy: int
+    n_components: int
+    seed: int
+
+    @property
+    def sample_size(self) -> int:
+        """Keys drawn in all."""
+        return self.n_samples * self.n_clusters
+
+    @property
+    def knows_own(self) -> bool:
+        """Whether a query that is a key is recognised as one."""
+        return self.method in ("control_variate", "sampling")
+
+    @property
+    def frequencies(self) -> Callable[[int], Array] | None:
+        """Frequencies of random features in so many dimensions, always the same."""
+        if self.method not in ("random_fourier", "positive_features"):
+            return None
+        return lambda d: orthogonal_frequencies(d, self.n_components, np.random.RandomState(self.seed))
+
+
+class Summary(NamedTuple):
+    """What is kept of the keys.
+
+    Attributes
+    ----------
+    centers : ndarray of shape (kappa, d)
+        Keys belong to the nearest.
+    statistics : KeyStatistics
+        Of all keys but the heaviest.
+    heavy_keys, heavy_weights : ndarray of shape (h, d) and (h,)
+        The heaviest keys.
+    sample : KeySample
+    ledger : list of tuple
+        Which keys there are, for methods that know a query to be one.
+    features : FeatureSums or None
+    cells : Cells or None
+        Near keys, for a summary of keys that stay at hand.
+    """
+
+    centers: Array
+    statistics: KeyStatistics
+    heavy_keys: Array
+    heavy_weights: Array
+    sample: KeySample
+    ledger: Ledger
+    features: FeatureSums | None
+    cells: Cells | None
+
+
+Cluster = Callable[[Array, Array | None, int, int], Array]
+
+
+# Taking in -------------------------------------------------------------------------------------------
+def _heaviest(keys: Array, weights: Array | None, plan: Plan, run: Runner) -> NDArray[np.bool_]:
+    """The `n_heavy` keys of the largest term with themselves, w f(beta k.k)."""
+    heavy = np.zeros(len(keys), bool)
+    if plan.n_heavy >= len(keys):
+        return ~heavy
+    if plan.n_heavy:
+        bounds = row_blocks([len(keys)], keys.shape[1])
+
+        def own_term(block: int) -> Array:
+            rows = keys[bounds[block]].astype(np.float64)
+            log_f = plan.kernel.log_value(plan.beta * np.einsum("ij,ij->i", rows, rows))
+            return log_f if weights is None else log_f + np.log(weights[bounds[block]])
+
+        own = np.concatenate(list(run(own_term, range(len(bounds)))))
+        heavy[np.argpartition(own, -plan.n_heavy)[-plan.n_heavy :]] = True
+    return heavy
+
+
+def _centers(sample: KeySample, plan: Plan, cluster: Cluster, d: int) -> Array:
+    """Centers of the clusters; those of k-means on a sample, the same for keys in float32 and float64."""
+    n_clusters = min(plan.n_clusters, len(sample.keys))
+    if n_clusters < 2:
+        return np.zeros((1, d))
+    part, stands_for, _ = split(sample, _CLUSTERED)
+    return cluster(rounded(part.keys), stands_for, n_clusters, plan.seed)
+
+
+def summarise(
+    keys: Array, weights: Array | None, plan: Plan, cluster: Cluster, run: Runner, centers: Array | None = None
+) -> tuple[Summary, NDArray[np.integer]]:
+    """The summary of keys of positive weight, and the cluster of each; centers are found unless given."""
+    d = keys.shape[1]
+    heavy = _heaviest(keys, weights, plan, run)
+    active = np.flatnonzero(~heavy)
+    bounds = row_blocks([len(keys)], d)
+    marks = np.concatenate(list(run(lambda b: key_marks(keys[bounds[b]]), range(len(bounds)))))
+    wanted = max(plan.sample_size + N_CHECKS, _CLUSTERED * (plan.n_clusters > 1 and centers is None))
+    sample = draw(keys, active, None if weights is None else weights[active], marks[active], wanted, plan.seed)
+    if centers is None:
+        centers = _centers(sample, plan, cluster, d)
+    sample = KeySample(*(part[: plan.sample_size + N_CHECKS + 1] for part in sample))
+    sample = sample._replace(labels=nearest_center(sample.keys, centers))
+
+    smooth = weights
+    if heavy.any():
+        smooth = np.where(heavy, 0.0, 1.0 if weights is None else weights)
+    frequencies = plan.frequencies(d) if plan.frequencies else None
+
+    def take(block: int) -> tuple[Array, KeyStatistics, FeatureSums | None]:
+        Y, w = keys[bounds[block]], None if smooth is None else smooth[bounds[block]]
+        nearest = nearest_center(Y, centers)
+        statistics = block_statistics(Y, w, nearest, len(centers), plan.covariance_type == "diag")
+        if frequencies is None:
+            return nearest, statistics, None
+        return nearest, statistics, feature_sums(Y, w, frequencies, plan.beta, plan.method == "positive_features")
+
+    labels = np.empty(len(keys), np.int32)
+    statistics, features = None, None
+    for rows, (nearest, part, sums) in zip(bounds, run(take, range(len(bounds))), strict=True):
+        labels[rows] = nearest
+        statistics = part if statistics is None else merge([statistics, part])
+        features = sums if features is None else merge_features(features, sums)
+
+    cells = None
+    if plan.method == "neighbors" and len(active):
+        cells = build_cells(keys, active, labels, lambda points, k: cluster(points, None, k, plan.seed))
+        order = active[np.argsort(marks[active], kind="stable")]
+        sampled = order[np.searchsorted(marks, sample.marks, sorter=order)]
+        sample = sample._replace(cells=cells_of(cells, sampled))
+    return (
+        Summary(
+            centers,
+            statistics,
+            keys[heavy].astype(np.float64),
+            np.ones(heavy.sum()) if weights is None else weights[heavy].astype(np.float64),
+            sample,
+            enter([], marks[active], None if weights is None else weights[active]) if plan.knows_own else [],
+            features,
+            cells,
+        ),
+        labels,
+    )
+
+
+def _merge_statistics(a: Summary, b: Summary) -> KeyStatistics:
+    """Cluster by cluster; clusters of `b` about other centers go to the nearest of `a`."""
+    if np.array_equal(a.centers, b.centers):
+        return merge([a.statistics, b.statistics])
+    total = a.statistics
+    for weight, mean, scatter in zip(*b.statistics, strict=True):
+        part = KeyStatistics(*(np.zeros_like(field) for field in total))
+        home = nearest_center(mean[None], a.centers)[0]
+        part.weight[home], part.mean[home], part.scatter[home] = weight, mean, scatter
+        total = merge([total, part])
+    return total
+
+
+def combine(a: Summary, b: Summary, plan: Plan, cluster: Cluster, run: Runner) -> Summary:
+    """The summary of both sets of keys, about the centers of `a`."""
+    ledger = [*a.ledger]
+    for marks, weight in b.ledger:
+        ledger = enter(ledger, marks, weight)
+    home = nearest_center(b.centers, a.centers)
+    others = b.sample._replace(labels=home[b.sample.labels])
+    merged = a._replace(
+        statistics=_merge_statistics(a, b),
+        sample=merge_samples(a.sample, others, plan.sample_size + N_CHECKS),
+        ledger=ledger,
+        features=None if a.features is None else merge_features(a.features, b.features),
+    )
+    if not plan.n_heavy:
+        return merged
+    # Heavy keys that others outweigh become keys like others.
+    keys = np.concatenate([a.heavy_keys, b.heavy_keys])
+    weights = np.concatenate([a.heavy_weights, b.heavy_weights])
+    heavy = _heaviest(keys, weights, plan, run)
+    if not heavy.all():
+        light = plan._replace(n_heavy=0)
+        rest, _ = summarise(keys[~heavy], weights[~heavy], light, cluster, run, a.centers)
+        merged = combine(merged, rest, light, cluster, run)
+    return merged._replace(heavy_keys=keys[heavy], heavy_weights=weights[heavy])
+
+
+# Giving out ------------------------------------------------------------------------------------------
+class Estimator:
+    """log Z of blocks of queries, from a plan, a summary and, for some methods, the keys."""
+
+    def __init__(self, plan: Plan, summary: Summary, keys: Array | None, weights: Array | None, labels: Any):
+        self.plan, self.summary, self.keys, self.labels = plan, summary, keys, labels
+        self.log_weights = None if weights is None else np.log(weights)
+        self.sample, self.stands_for, self.others = split(summary.sample, plan.sample_size)
+        d = summary.centers.shape[1]
+        self.frequencies = plan.frequencies(d) if plan.frequencies else None
+
+    def blocks(self, n: int, method: str) -> list[slice]:
+        """Blocks of queries to be given to `log_z` and `log_mass`."""
+        if method == "exact":
+            return row_blocks([n], 1024)
+        if method == "neighbors":  # many queries share a cell
+            step = int(np.clip(-(-n // 8), 256, 8192))
+            return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+        return row_blocks([n], max(4 * self.summary.centers.shape[1], len(self.sample.keys)))
+
+    def log_z(self, X: Array, method: str, with_error: bool = False) -> tuple[Array, Array]:
+        """log Z of queries in float64 and its standard error, which is zero unless asked for or at hand."""
+        if method == "exact":
+            log_z = exact_attention(X, self.keys, None, self.plan.kernel, self.plan.beta, self.log_weights)[0]
+            return log_z, np.zeros(len(X))
+        if not self.summary.statistics.weight.any():  # every key is a heavy one
+            smooth, error = np.full(len(X), -np.inf), np.zeros(len(X))
+        else:
+            smooth, error = getattr(self, f"_{method}")(X, with_error)
+        if not len(self.summary.heavy_keys):
+            return smooth, error
+        log_z = np.logaddexp(smooth, logsumexp(self._heavy_terms(X), axis=1))
+        return log_z, error * np.exp(np.where(np.isfinite(smooth), smooth - log_z, -np.inf))
+
+    def log_mass(self, X: Array, method: str) -> Array:
+        """log of the attention mass of every cluster.
+
+        Except by `exact`, what there is beside the heavy keys is split as the mixture splits it.
+        """
+        plan, summary = self.plan, self.summary
+        n_clusters = len(summary.centers)
+        if method == "exact":
+            return exact_log_mass(X, self.keys, self.labels, n_clusters, plan.kernel, plan.beta, self.log_weights)
+        log_mass = gaussian_log_mass(X, summary.statistics, plan.kernel, plan.beta)
+        if method != "gaussian" and summary.statistics.weight.any():
+            mixture = logsumexp(log_mass, axis=1)
+            log_z = getattr(self, f"_{method}")(X, False)[0]
+            log_mass += np.where(np.isfinite(mixture), log_z - np.where(np.isfinite(mixture), mixture, 0), 0)[:, None]
+        if len(summary.heavy_keys):
+            terms, home = self._heavy_terms(X), nearest_center(summary.heavy_keys, summary.centers)
+            for a in np.unique(home):
+                log_mass[:, a] = np.logaddexp(log_mass[:, a], logsumexp(terms[:, home == a], axis=1))
+        return log_mass
+
+    def _heavy_terms(self, X: Array) -> Array:
+        scores = self.plan.beta * (X @ self.summary.heavy_keys.T)
+        return self.plan.kernel.log_value(scores) + np.log(self.summary.heavy_weights)
+
+    def _moments(self, X: Array) -> tuple[Array, Array, Array]:
+        return self.summary.statistics.weight, *score_moments(X, self.summary.statistics, self.plan.beta)
+
+    def _survey(self, X: Array, moments: tuple[Array, Array, Array], **options: Any) -> tuple[Array, Array]:
+        scores = self.plan.beta * (X @ self.sample.keys.T)
+        quadratic = self.plan.covariance_type == "full"
+        return survey(scores, self.sample, self.stands_for, self.plan.kernel, moments, quadratic=quadratic, **options)
+
+    def _gaussian(self, X: Array, with_error: bool) -> tuple[Array, Array]:
+        statistics, kernel = self.summary.statistics, self.plan.kernel
+        log_z = logsumexp(gaussian_log_mass(X, statistics, kernel, self.plan.beta), axis=1)
+        if not with_error:
+            return log_z, np.zeros(len(X))
+        sampled, noise = self._survey(X, self._moments(X))
+        same = log_z == sampled  # -inf twice is no error
+        residual = np.subtract(log_z, sampled, where=~same, out=np.zeros(len(X)))
+        return log_z, np.hypot(np.clip(residual, -700, 700), noise)
+
+    def _control_variate(self, X: Array, with_error: bool) -> tuple[Array, Array]:
+        moments = self._moments(X)
+        return self._survey(X, moments, census=self._own(X, moments[1]))
+
+    def _sampling(self, X: Array, with_error: bool) -> tuple[Array, Array]:
+        moments = self._moments(X)
+        return self._survey(X, moments, census=self._own(X, moments[1]), controls=False)
+
+    def _own(self, X: Array, mean: Array) -> Any:
+        marks = key_marks(X)
+        weight = look_up(self.summary.ledger, marks)
+        if not weight.any():
+            return None
+        score = self.plan.beta * np.einsum("ij,ij->i", X, X)
+        cluster = nearest_center(X, self.summary.centers)
+        return own_census(weight, score, cluster, marked(marks, self.sample, weight), self.plan.kernel, mean)
+
+    def _neighbors(self, X: Array, with_error: bool) -> tuple[Array, Array]:
+        plan, cells, moments = self.plan, self.summary.cells, self._moments(X)
+        probed = probe(X, cells, plan.n_exact, plan.kernel, plan.beta)
+        census = cell_census(X, self.keys, self.log_weights, cells, probed, plan.kernel, plan.beta, moments[1])
+        parts = []
+        for rows in row_blocks([len(X)], len(self.sample.keys)):
+            sampled = probed[rows][:, self.sample.cells]
+            part = Census(*(field[rows] for field in census))._replace(sampled=sampled)
+            cut = (moments[0], moments[1][rows], moments[2][rows])
+            parts.append(self._survey(X[rows], cut, census=part))
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def _random_fourier(self, X: Array, with_error: bool) -> tuple[Array, Array]:
+        positive = self.plan.method == "positive_features"
+        return feature_estimate(
+            X, self.summary.features, self.frequencies, self.plan.beta, positive, self.summary.statistics
+        )
+
+    _positive_features = _random_fourier
+
+
+def needs_softmax(plan: Plan) -> bool:
+    """Whether a method is only defined for softmax, and the kernel is another."""
+    return plan.frequencies is not None and plan.kernel is not SOFTMAX

@@ -1,0 +1,352 @@
+"""Sums over all keys from a sample of them.
+
+The sample is drawn by a hash of what the keys are, not of where they stand: whatever the order, the chunks and the
+precision, the same keys make the same sample, and the samples of two sets of keys merge into that of their union.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import Array, Kernel
+
+Marks = NDArray[np.uint64]
+
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+# A score's standard deviation is not taken below this part of its size: what is less is rounding.
+_ROUNDING = 1e-12
+_TINY = np.finfo(np.float64).tiny
+
+
+# Drawing ---------------------------------------------------------------------------------------------
+def rounded(X: Array) -> Array:
+    """float64 with the 24 significant bits of float32: equal for the same numbers in either precision."""
+    bits = np.array(X, dtype=np.float64, order="C").view(np.uint64)
+    bits += np.uint64(1 << 28)
+    bits &= np.uint64(0xFFFFFFFFE0000000)
+    return bits.view(np.float64)
+
+
+def _mix(h: Marks) -> Marks:
+    """A bijection of 64 bits in which every input bit moves half of the output bits (splitmix64's finaliser)."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def key_marks(X: Array) -> Marks:
+    """A 64-bit hash of each row, the same in float32 and float64."""
+    bits = (rounded(X) + 0.0).view(np.uint64)  # + 0.0: -0.0 and 0.0 are one number
+    columns = _mix(np.arange(1, X.shape[1] + 1, dtype=np.uint64) * _SPREAD)
+    return _mix((_mix(bits ^ columns) * _SPREAD).sum(axis=1, dtype=np.uint64))
+
+
+class KeySample(NamedTuple):
+    """Distinct keys drawn with probability in proportion to their weight, in the order they are drawn.
+
+    A key of weight w waits an exponential time of mean 1 / w; those first served are the sample.
+
+    Attributes
+    ----------
+    keys : ndarray of shape (s, d), float64
+    weight : ndarray of shape (s,)
+        Total weight of the key, over all its copies.
+    marks : ndarray of uint64 of shape (s,)
+    waiting : ndarray of shape (s,)
+        Exponential of mean 1, to be divided by the weight.
+    labels, cells : ndarray of int of shape (s,)
+        Clusters, and cells where there are any.
+    """
+
+    keys: Array
+    weight: Array
+    marks: Marks
+    waiting: Array
+    labels: NDArray[np.integer]
+    cells: NDArray[np.integer]
+
+
+def draw(X: Array, active: NDArray[np.integer], weights: Array | None, marks: Marks, size: int, seed: int) -> KeySample:
+    """The first `size` + 1 distinct ones of the active rows of `X`, whose weights and marks are given.
+
+    Copies of a key are one key of their total weight.
+    """
+    distinct, position, copies = np.unique(marks, return_index=True, return_inverse=True)
+    total = np.bincount(copies, weights, minlength=len(distinct))
+    uniform = (_mix(distinct ^ _mix(np.full(1, seed, np.uint64) * _SPREAD)) >> np.uint64(11)) * 2.0**-53
+    waiting = -np.log1p(-uniform) + _TINY
+    order = np.argsort(waiting / total, kind="stable")[: size + 1]  # ties fall by mark
+    return KeySample(
+        X[active[position[order]]].astype(np.float64),
+        total[order],
+        distinct[order],
+        waiting[order],
+        *np.zeros((2, len(order)), np.intp),
+    )
+
+
+def merge_samples(a: KeySample, b: KeySample, size: int) -> KeySample:
+    """The first `size` + 1 keys of the union; copies of a key in both count together."""
+    both = KeySample(*(np.concatenate(parts) for parts in zip(a, b, strict=True)))
+    _, position, copies = np.unique(both.marks, return_index=True, return_inverse=True)
+    total = np.bincount(copies, both.weight)
+    both = KeySample(*(part[position] for part in both))._replace(weight=total)
+    order = np.lexsort((both.marks, both.waiting / both.weight))[: size + 1]
+    return KeySample(*(part[order] for part in both))
+
+
+def split(sample: KeySample, size: int) -> tuple[KeySample, Array, KeySample]:
+    """The first `size` keys sorted by cluster, the weight that each stands for, and the other keys drawn."""
+    part, others = (KeySample(*(column[cut] for column in sample)) for cut in (slice(size), slice(size, None)))
+    # The next in the queue tells how long was served, and so every key's probability of being in.
+    time = others.waiting[0] / others.weight[0] if len(others.weight) else np.inf
+    stands_for = part.weight / -np.expm1(-part.weight * time)
+    order = np.argsort(part.labels, kind="stable")
+    return KeySample(*(column[order] for column in part)), stands_for[order], others
+
+
+# Estimating ------------------------------------------------------------------------------------------
+class Census(NamedTuple):
+    """Keys whose terms a query knows exactly, summed up by cluster.
+
+    Attributes
+    ----------
+    log_mass : ndarray of shape (n,)
+        log of the sum of their terms.
+    count, first, second : ndarray of shape (n, kappa)
+        Sums of their weights, times the score's distance from its cluster's mean, times the square of that.
+    sampled : ndarray of bool of shape (n, s)
+        Which keys of the sample are among them.
+    """
+
+    log_mass: Array
+    count: Array
+    first: Array
+    second: Array
+    sampled: NDArray[np.bool_]
+
+
+class _Controls(NamedTuple):
+    """The regressors a_1 t and a_2 (t^2 - 1), t the score standardised in its cluster, and the offset E f.
+
+    Their means over all keys of a cluster are zero. The a are the Hermite coefficients of f under the Gaussian, so that
+    a regression with two coefficients for all clusters fits.
+    """
+
+    offset: Array
+    linear: Array
+    quadratic: Array
+    mean: Array
+    inverse: Array
+
+    @classmethod
+    def of(cls, mean: Array, variance: Array, kernel: Kernel, reference: Array, quadratic: bool) -> "_Controls":
+        deviation = np.maximum(np.sqrt(variance), _ROUNDING * np.sqrt(mean**2 + variance) + _TINY)
+        # No cluster's mean term is taken above the largest term seen: a Gaussian's tail may promise far more.
+        offset = np.exp(np.minimum(kernel.log_expectation(mean, variance) - reference[:, None], 0))
+        slope, curvature = kernel.derivatives(mean, variance)
+        return cls(offset, offset * deviation * slope, offset * variance * curvature * quadratic, mean, 1 / deviation)
+
+    def spread(self, counts: NDArray[np.integer], scores: Array) -> tuple[Array, Array, Array]:
+        """Offset and regressors of every sampled key; `scores` are overwritten."""
+        offset, linear, quadratic, mean, inverse = (
+            part if len(counts) == 1 else np.repeat(part, counts, axis=1) for part in self
+        )
+        scores -= mean
+        scores *= inverse
+        squares = scores * scores
+        squares -= 1
+        squares *= quadratic
+        scores *= linear
+        return offset, scores, squares
+
+    def total(self, census: Census) -> tuple[Array, Array, Array]:
+        """Sums of offset and regressors over a census."""
+        t = census.first * self.inverse
+        squares = census.second * self.inverse**2 - census.count
+        return (
+            np.einsum("ij,ij->i", census.count, self.offset),
+            np.einsum("ij,ij->i", t, self.linear),
+            np.einsum("ij,ij->i", squares, self.quadratic),
+        )
+
+
+class _Weights(NamedTuple):
+    """How sampled keys count, for all queries or, of shape (n, s), for each.
+
+    Attributes
+    ----------
+    stands_for : ndarray
+        Key weight that a sampled key stands for, zero for those of a census.
+    unseen : ndarray
+        Factor of squared residuals in the variance of a total; zero for keys drawn for certain.
+    rest : ndarray of shape (n,)
+        Weight of all keys that the sample stands for.
+    """
+
+    stands_for: Array
+    unseen: Array
+    rest: Array
+
+    def mean(self, values: Array) -> Array:
+        """Estimated means over the rest."""
+        return _rows_dot(values, self.stands_for) / np.maximum(self.stands_for.sum(axis=-1), _TINY)
+
+    def error(self, residual: Array, n_fitted: int) -> Array:
+        """Standard error of the total of the rest; `residual` is overwritten."""
+        squares = _rows_dot(np.square(residual, out=residual), self.unseen)
+        drawn = np.count_nonzero(self.stands_for, axis=-1)
+        degrees = drawn / np.maximum(drawn - n_fitted, 1)
+        return self.rest / np.maximum(self.stands_for.sum(axis=-1), _TINY) * np.sqrt(squares * degrees)
+
+
+def _rows_dot(values: Array, weights: Array) -> Array:
+    return values @ weights if weights.ndim == 1 else np.einsum("ij,ij->i", values, weights)
+
+
+def _regress(
+    f: Array,
+    control: _Controls,
+    spread: tuple[Array, Array, Array],
+    weight: Array,
+    weights: _Weights,
+    census: Census | None,
+) -> tuple[Array, Array]:
+    """The total of f over all keys but a census, plus the census' own controls taken off, and its error."""
+    offset, h, g = spread
+    y = f - offset
+    my, mh, mg = (weights.mean(values) for values in (y, h, g))
+    y -= my[:, None]
+    h -= mh[:, None]
+    g -= mg[:, None]
+    hh, gg, hg, hy, gy = (weights.mean(a * b) for a, b in ((h, h), (g, g), (h, g), (h, y), (g, y)))
+    hh, gg = hh * (1 + 1e-9), gg * (1 + 1e-9)  # regressors that are constant or parallel have no say
+    determinant = hh * gg - hg**2
+    solvable = determinant > _TINY
+    determinant = np.where(solvable, determinant, 1)
+    by_h = np.where(solvable, (gg * hy - hg * gy) / determinant, hy / np.where(hh > 0, hh, 1))
+    by_g = np.where(solvable, (hh * gy - hg * hy) / determinant, 0)
+    total = control.offset @ weight + weights.rest * (my - by_h * mh - by_g * mg)
+    if census is not None:
+        offsets, hs, gs = control.total(census)
+        total -= offsets + by_h * hs + by_g * gs
+    h *= by_h[:, None]
+    g *= by_g[:, None]
+    y -= h
+    y -= g
+    return total, weights.error(y, 3)
+
+
+def survey(
+    scores: Array,
+    sample: KeySample,
+    stands_for: Array,
+    kernel: Kernel,
+    moments: tuple[Array, Array, Array],
+    *,
+    controls: bool = True,
+    quadratic: bool = True,
+    census: Census | None = None,
+) -> tuple[Array, Array]:
+    """log Z and its standard error from the scores of a sample, by regression on the scores' known moments.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, s)
+        Of the queries with the sampled keys, which are sorted by cluster; overwritten.
+    sample, stands_for : KeySample and ndarray of shape (s,)
+        From `split`.
+    kernel : Kernel
+    moments : tuple of ndarray
+        Weight of each cluster (kappa,), mean and variance of the scores in it (n, kappa).
+    controls : bool
+        Whether to regress at all; where it makes the error larger it is not done either.
+    quadratic : bool
+        Whether the variances are exact, so that squares of scores can serve.
+    census : Census or None
+        Keys summed exactly, which the sample does not stand for.
+    """
+    weight, mean, variance = moments
+    log_f = kernel.log_value(scores)
+    u, rest, top = stands_for, np.full(len(scores), weight.sum()), np.full(len(scores), -np.inf)
+    if census is not None:
+        log_f = np.where(census.sampled, -np.inf, log_f)
+        u = np.where(census.sampled, 0, stands_for)
+        rest = np.maximum(rest - census.count.sum(axis=1), 0)
+        top = census.log_mass
+    top = np.maximum(top, log_f.max(axis=1))
+    reference = np.where(np.isfinite(top), top, 0)
+    f = log_f - reference[:, None]
+    np.exp(f, out=f)
+    exact = 0 if census is None else np.exp(census.log_mass - reference)
+    weights = _Weights(u, np.maximum(u * (u - sample.weight), 0), rest)
+
+    average = weights.mean(f)
+    total, error = rest * average, weights.error(f - average[:, None], 1)
+    if controls:
+        control = _Controls.of(mean, variance, kernel, reference, quadratic)
+        spread = control.spread(np.bincount(sample.labels, minlength=len(weight)), scores)
+        regressed, smaller = _regress(f, control, spread, weight, weights, census)
+        better = smaller < error
+        total, error = np.where(better, regressed, total), np.where(better, smaller, error)
+    total = np.maximum(total, f @ sample.weight) + exact  # the terms that were seen are there
+    empty = total <= 0
+    return (
+        np.where(empty, -np.inf, reference + np.log(np.where(empty, 1, total))),
+        np.where(empty, 0, error / np.where(empty, 1, total)),
+    )
+
+
+# Queries that are keys -------------------------------------------------------------------------------
+Ledger = list[tuple[Marks, Array]]
+
+
+def enter(ledger: Ledger, marks: Marks, weights: Array | None) -> Ledger:
+    """The ledger of which keys there are, and of what weight, with these ones in it."""
+    distinct, copies = np.unique(marks, return_inverse=True)
+    ledger = [*ledger, (distinct, np.bincount(copies, weights, minlength=len(distinct)).astype(np.float64))]
+    # Like a binary counter: every key is sorted anew at most log2(number of chunks) times.
+    while len(ledger) > 1 and len(ledger[-1][0]) >= len(ledger[-2][0]):
+        (a, b), ledger = ledger[-2:], ledger[:-2]
+        distinct, copies = np.unique(np.concatenate([a[0], b[0]]), return_inverse=True)
+        ledger.append((distinct, np.bincount(copies, np.concatenate([a[1], b[1]]))))
+    return ledger
+
+
+def look_up(ledger: Ledger, marks: Marks) -> Array:
+    """Weight of the keys with these marks; zero for those that are none."""
+    found = np.zeros(len(marks))
+    for known, weight in ledger:
+        position = np.minimum(np.searchsorted(known, marks), len(known) - 1)
+        found += np.where(known[position] == marks, weight[position], 0)
+    return found
+
+
+def own_census(
+    own_weight: Array,
+    own_score: Array,
+    cluster: NDArray[np.integer],
+    sampled: NDArray[np.bool_],
+    kernel: Kernel,
+    mean: Array,
+) -> Census:
+    """Each query's own key, where it is one: the largest term that a sample can miss."""
+    rows = np.arange(len(own_weight))
+    count = np.zeros_like(mean)
+    count[rows, cluster] = own_weight
+    distance = (own_score - mean[rows, cluster])[:, None]
+    with np.errstate(divide="ignore"):
+        log_mass = np.log(own_weight) + kernel.log_value(own_score)
+    return Census(log_mass, count, count * distance, count * distance**2, sampled)
+
+
+def marked(marks: Marks, sample: KeySample, own_weight: Array) -> Any:
+    """Which sampled key is the query itself; ndarray of bool of shape (n, s)."""
+    out = np.zeros((len(marks), len(sample.marks)), bool)
+    if len(sample.marks):
+        order = np.argsort(sample.marks)
+        position = order[np.minimum(np.searchsorted(sample.marks[order], marks), len(order) - 1)]
+        rows = np.flatnonzero((sample.marks[position] == marks) & (own_weight > 0))
+        out[rows, position[rows]] = True
+    return out
