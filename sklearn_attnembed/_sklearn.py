@@ -44,7 +44,7 @@ def _release(version):
 
 def cluster_centers(X, weights, n_clusters, random_state):
     """At most `n_clusters` centers of the rows of `X` by k-means, none of them empty; on one thread, as `partition`."""
-    model = KMeans(min(n_clusters, len(X)), n_init=1, max_iter=20, random_state=random_state)
+    model = KMeans(min(n_clusters, len(X)), n_init=1, max_iter=10, random_state=random_state)
     with block_runner(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine
         labels = model.fit_predict(X, sample_weight=weights)

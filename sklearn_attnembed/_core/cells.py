@@ -5,12 +5,14 @@ list until it has met enough keys, so its cost does not grow with the number of 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import Array, Kernel
+from .operators import Runner
 from .survey import Census
 
 Cluster = Callable[[Array, int], Array]
@@ -18,6 +20,8 @@ Cluster = Callable[[Array, int], Array]
 # Keys in a cell, up to _LARGE keys; beyond that cells grow with the square root, as their number does.
 _CELL = 256
 _LARGE = 2**16
+# Keys of each cell that its center is found from.
+_PER_CELL = 32
 # Rows assigned at once.
 _ROWS = 4096
 
@@ -49,35 +53,35 @@ def nearest_center(Y: Array, centers: Array) -> NDArray[np.integer]:
     return np.argmax(Y @ centers.T - 0.5 * np.einsum("ij,ij->i", centers, centers), axis=1)
 
 
-def build_cells(keys: Array, active: NDArray[np.integer], labels: NDArray[np.integer], cluster: Cluster) -> Cells:
+def build_cells(
+    keys: Array, active: NDArray[np.integer], labels: NDArray[np.integer], cluster: Cluster, run: Runner
+) -> Cells:
     """Cut the active keys of every cluster into cells; `cluster(points, k)` gives at most k centers."""
     size = _CELL * max(1.0, len(active) / _LARGE) ** 0.5
-    order, sizes, centers, owner = [], [], [], []
+    parts, owner = [], []
     for a in np.unique(labels[active]):
         members = active[labels[active] == a]
+        cell = np.zeros(len(members), np.intp)
         n_cells = round(len(members) / size)
-        step = max(len(members) // (32 * max(n_cells, 1)), 1)
-        middle = (
-            cluster(keys[members[::step]].astype(np.float64), n_cells) if n_cells > 1 else np.zeros((1, keys.shape[1]))
-        )
-        cell = np.concatenate(
-            [nearest_center(keys[members[i : i + _ROWS]], middle) for i in range(0, len(members), _ROWS)]
-        )
-        by_cell = np.argsort(cell, kind="stable")
-        count = np.bincount(cell, minlength=len(middle))
-        members = members[by_cell]
-        for part in np.split(members, np.cumsum(count)[:-1]):
-            if len(part):
-                order.append(part)
-                sizes.append(len(part))
-                centers.append(keys[part].mean(axis=0, dtype=np.float64))
-                owner.append(a)
+        if n_cells > 1:
+            step = max(len(members) // (_PER_CELL * n_cells), 1)
+            middle = cluster(keys[members[::step]].astype(np.float64), n_cells)
+            blocks = [members[i : i + _ROWS] for i in range(0, len(members), _ROWS)]
+            cell = np.concatenate(list(run(partial(_assign, keys, blocks, middle), range(len(blocks)))))
+        order = np.argsort(cell, kind="stable")
+        inside = np.split(members[order], np.cumsum(np.bincount(cell))[:-1])
+        parts += [part for part in inside if len(part)]
+        owner += [a] * sum(map(bool, map(len, inside)))
     return Cells(
-        np.concatenate([*order, np.empty(0, np.intp)]),
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp),
-        np.array(centers).reshape(-1, keys.shape[1]),
-        np.array(owner, np.intp),
+        np.concatenate(parts),
+        np.cumsum([0, *map(len, parts)]),
+        np.array(list(run(lambda c: keys[parts[c]].mean(axis=0, dtype=np.float64), range(len(parts))))),
+        np.array(owner),
     )
+
+
+def _assign(keys: Array, blocks: list[NDArray[np.integer]], centers: Array, block: int) -> NDArray[np.integer]:
+    return nearest_center(keys[blocks[block]], centers)
 
 
 def cells_of(cells: Cells, keys: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -34,9 +34,18 @@ def score_moments(X: Array, statistics: KeyStatistics, beta: float) -> tuple[Arr
     return mean, np.maximum(variance, 0)
 
 
-def gaussian_log_mass(X: Array, statistics: KeyStatistics, kernel: Kernel, beta: float) -> Array:
-    """log W_a + g(mean, variance) of the scores: log Z is its logsumexp; ndarray of shape (n, kappa)."""
-    return _log(statistics.weight) + kernel.log_expectation(*score_moments(X, statistics, beta))
+def gaussian_log_mass(
+    X: Array, statistics: KeyStatistics, kernel: Kernel, beta: float, tails: Array | None = None
+) -> Array:
+    """log W_a + g(mean, variance) of the scores: log Z is its logsumexp; ndarray of shape (n, kappa).
+
+    Given `tails`, of shape (kappa,), each Gaussian counts as two halves of 1 + tail and 1 - tail times its variance.
+    """
+    mean, variance = score_moments(X, statistics, beta)
+    if tails is None:
+        return _log(statistics.weight) + kernel.log_expectation(mean, variance)
+    wide, narrow = (kernel.log_expectation(mean, variance * factor) for factor in (1 + tails, 1 - tails))
+    return _log(statistics.weight / 2) + np.logaddexp(wide, narrow)
 
 
 def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFTMAX, dtype=np.float64) -> Field:

@@ -25,6 +25,7 @@ from .survey import (
     merge_samples,
     own_census,
     rounded,
+    score_tails,
     split,
     survey,
 )
@@ -84,6 +85,8 @@ class Summary(NamedTuple):
     features : FeatureSums or None
     cells : Cells or None
         Near keys, for a summary of keys that stay at hand.
+    tails : ndarray of shape (kappa,) or None
+        Of the scores, for kernels other than softmax, whose Gaussian value stays [DB]'s.
     """
 
     centers: Array
@@ -94,6 +97,7 @@ class Summary(NamedTuple):
     ledger: Ledger
     features: FeatureSums | None
     cells: Cells | None
+    tails: Array | None
 
 
 Cluster = Callable[[Array, Array | None, int, int], Array]
@@ -165,7 +169,7 @@ def summarise(
 
     cells = None
     if plan.method == "neighbors" and len(active):
-        cells = build_cells(keys, active, labels, lambda points, k: cluster(points, None, k, plan.seed))
+        cells = build_cells(keys, active, labels, lambda points, k: cluster(points, None, k, plan.seed), run)
         order = active[np.argsort(marks[active], kind="stable")]
         sampled = order[np.searchsorted(marks, sample.marks, sorter=order)]
         sample = sample._replace(cells=cells_of(cells, sampled))
@@ -179,9 +183,18 @@ def summarise(
             enter([], marks[active], None if weights is None else weights[active]) if plan.knows_own else [],
             features,
             cells,
+            _tails(sample, statistics, plan),
         ),
         labels,
     )
+
+
+def _tails(sample: KeySample, statistics: KeyStatistics, plan: Plan) -> Array | None:
+    if plan.kernel is SOFTMAX:
+        return None
+    part, _, others = split(sample, plan.sample_size)
+    moments = score_moments(others.keys, statistics, 1.0)
+    return score_tails(others.keys, part, (statistics.weight, *moments))
 
 
 def _merge_statistics(a: Summary, b: Summary) -> KeyStatistics:
@@ -204,9 +217,12 @@ def combine(a: Summary, b: Summary, plan: Plan, cluster: Cluster, run: Runner) -
         ledger = enter(ledger, marks, weight)
     home = nearest_center(b.centers, a.centers)
     others = b.sample._replace(labels=home[b.sample.labels])
+    statistics = _merge_statistics(a, b)
+    sample = merge_samples(a.sample, others, plan.sample_size + N_CHECKS)
     merged = a._replace(
-        statistics=_merge_statistics(a, b),
-        sample=merge_samples(a.sample, others, plan.sample_size + N_CHECKS),
+        statistics=statistics,
+        sample=sample,
+        tails=_tails(sample, statistics, plan),
         ledger=ledger,
         features=None if a.features is None else merge_features(a.features, b.features),
     )
@@ -266,7 +282,7 @@ class Estimator:
         n_clusters = len(summary.centers)
         if method == "exact":
             return exact_log_mass(X, self.keys, self.labels, n_clusters, plan.kernel, plan.beta, self.log_weights)
-        log_mass = gaussian_log_mass(X, summary.statistics, plan.kernel, plan.beta)
+        log_mass = gaussian_log_mass(X, summary.statistics, plan.kernel, plan.beta, summary.tails)
         if method != "gaussian" and summary.statistics.weight.any():
             mixture = logsumexp(log_mass, axis=1)
             log_z = getattr(self, f"_{method}")(X, False)[0]
@@ -291,7 +307,7 @@ class Estimator:
 
     def _gaussian(self, X: Array, with_error: bool) -> tuple[Array, Array]:
         statistics, kernel = self.summary.statistics, self.plan.kernel
-        log_z = logsumexp(gaussian_log_mass(X, statistics, kernel, self.plan.beta), axis=1)
+        log_z = logsumexp(gaussian_log_mass(X, statistics, kernel, self.plan.beta, self.summary.tails), axis=1)
         if not with_error:
             return log_z, np.zeros(len(X))
         sampled, noise = self._survey(X, self._moments(X))

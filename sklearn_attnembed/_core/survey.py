@@ -17,6 +17,8 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 # A score's standard deviation is not taken below this part of its size: what is less is rounding.
 _ROUNDING = 1e-12
 _TINY = np.finfo(np.float64).tiny
+# Keys that tell a kurtosis: so many are enough, fewer than so many are not.
+_TAIL_KEYS, _FEW = 2000, 50
 
 
 # Drawing ---------------------------------------------------------------------------------------------
@@ -296,6 +298,22 @@ def survey(
         np.where(empty, -np.inf, reference + np.log(np.where(empty, 1, total))),
         np.where(empty, 0, error / np.where(empty, 1, total)),
     )
+
+
+def score_tails(queries: Array, sample: KeySample, moments: tuple[Array, Array, Array]) -> Array:
+    """How heavy the tails of the scores are in each cluster: 0 for a Gaussian's, 1 for an excess kurtosis of three.
+
+    Two halves of variances 1 + tail and 1 - tail have an excess kurtosis of 3 tail^2, which is taken to be the median
+    over the queries. Clusters of few sampled keys count as Gaussian.
+    """
+    weight, mean, variance = moments
+    tails = np.zeros(len(weight))
+    for a in range(len(weight)):
+        keys = sample.keys[sample.labels == a][:_TAIL_KEYS]
+        if len(queries) and len(keys) >= _FEW:
+            t = (queries @ keys.T - mean[:, a : a + 1]) / np.sqrt(np.maximum(variance[:, a : a + 1], _TINY))
+            tails[a] = np.sqrt(np.clip(np.median(np.mean(t**4, axis=1)) / 3 - 1, 0, 1))
+    return tails
 
 
 # Queries that are keys -------------------------------------------------------------------------------
