@@ -124,7 +124,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         The parameters in use; what "auto" chose.
 
     estimated_error_ : float
-        Median relative error that "auto" expects; nan for other methods.
+        Median relative error that "auto" expects, to be exact its upper 95 % confidence limit; nan for other methods.
 
     n_features_in_ : int
         Columns of the keys.
@@ -294,10 +294,10 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         plan = self._plan() if first else self._fitted_plan()
         X, weights, kept = self._validate_keys(X, sample_weight, reset=first)
         with block_runner(self.n_jobs) as run:
-            centers = None if first else self._summary.centers
-            summary, labels = summarise(X, weights, plan, cluster_centers, run, centers)
+            before = None if first else self._summary
+            summary, labels = summarise(X, weights, plan, cluster_centers, run, before)
             if not first:
-                summary = combine(self._summary, summary, plan, cluster_centers, run)
+                summary = combine(before, summary, plan, cluster_centers, run)
         self._keys = self._key_weights = self._key_labels = None
         self.estimated_error_ = np.nan
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))

@@ -55,8 +55,7 @@ def calibration(estimator: Estimator, run: Runner) -> float:
     gap = log_z - exact
     if not (estimator.plan.knows_own or estimator.plan.method == "neighbors"):
         apart = (np.arange(len(X)) % 2 == 1) & (own < 1)
-        share = weight / (estimator.summary.statistics.weight.sum() + estimator.summary.heavy_weights.sum())
-        gap[apart] += np.log1p(-share[apart]) - np.log1p(-own[apart])
+        gap[apart] += np.log1p(-weight[apart] / _total(estimator)) - np.log1p(-own[apart])
     measurable = np.abs(gap) > 1e-13 * (1 + np.abs(exact))  # beyond rounding
     ratio = np.where(measurable, np.abs(gap) / np.maximum(raw, 1e-300), 0)
     rank = min(int(np.ceil(0.95 * (len(ratio) + 1))), len(ratio))
@@ -64,21 +63,30 @@ def calibration(estimator: Estimator, run: Runner) -> float:
 
 
 def median_error(estimator: Estimator, run: Runner) -> float:
-    """Median relative error of Z of queries, the larger of that for keys and for queries that are no keys."""
+    """Upper 95 % confidence limit of the median relative error of Z.
+
+    The larger of that for queries that are keys and for queries that are none.
+    """
     X, weight, own, exact = _exactly(estimator, run)
-    if not len(X):
-        return 0.0
-    ratio = np.exp(np.clip(_estimates(estimator, X, run, False)[0] - exact, -700, 700))
-    among = np.median(np.abs(ratio - 1))
-    X, weight, own, ratio = (part[own < 1] for part in (X, weight, own, ratio))
-    if not len(X):
-        return float(among)
+    ratio = np.exp(np.clip(_estimates(estimator, X, run, False)[0] - exact, -700, 700)) if len(X) else np.ones(0)
+    among, rest = np.abs(ratio - 1), own < 1
+    weight, own, ratio = weight[rest], own[rest], ratio[rest]
     if estimator.plan.knows_own or estimator.plan.method == "neighbors":
         apart = np.abs(ratio - 1) / (1 - own)
     else:
-        total = estimator.summary.statistics.weight.sum() + estimator.summary.heavy_weights.sum()
-        apart = np.abs(ratio * (1 - weight / total) / (1 - own) - 1)
-    return float(max(among, np.median(apart)))
+        apart = np.abs(ratio * (1 - weight / _total(estimator)) / (1 - own) - 1)
+    return max(_upper_median(among), _upper_median(apart))
+
+
+def _total(estimator: Estimator) -> float:
+    """Weight of all keys."""
+    return float(estimator.summary.statistics.weight.sum() + estimator.summary.heavy_weights.sum())
+
+
+def _upper_median(errors: Array) -> float:
+    """The order statistic that lies above the median 95 times in 100; zero for no errors at all."""
+    rank = int(np.ceil(len(errors) / 2 + 0.82 * np.sqrt(len(errors))))
+    return float(np.sort(errors)[min(rank, len(errors)) - 1]) if len(errors) else 0.0
 
 
 # Choosing --------------------------------------------------------------------------------------------

@@ -91,4 +91,4 @@ def feature_estimate(
     least = _log(statistics.weight.sum()) + beta * (X @ (statistics.weight @ statistics.mean)) / statistics.weight.sum()
     log_z = np.maximum(_log(np.maximum(mean, 0)) + reference[0] + half, least)
     log_error = _log(_error(terms)) + reference[0] + half
-    return log_z, np.exp(np.minimum(log_error - log_z, 700))
+    return log_z, np.exp(np.minimum(log_error - log_z, 300))

@@ -132,18 +132,18 @@ def _centers(sample: KeySample, plan: Plan, cluster: Cluster, d: int) -> Array:
 
 
 def summarise(
-    keys: Array, weights: Array | None, plan: Plan, cluster: Cluster, run: Runner, centers: Array | None = None
+    keys: Array, weights: Array | None, plan: Plan, cluster: Cluster, run: Runner, before: Summary | None = None
 ) -> tuple[Summary, NDArray[np.integer]]:
-    """The summary of keys of positive weight, and the cluster of each; centers are found unless given."""
+    """The summary of keys of positive weight, and the cluster of each; about the centers of keys before, if any."""
     d = keys.shape[1]
     heavy = _heaviest(keys, weights, plan, run)
     active = np.flatnonzero(~heavy)
     bounds = row_blocks([len(keys)], d)
     marks = np.concatenate(list(run(lambda b: key_marks(keys[bounds[b]]), range(len(bounds)))))
-    wanted = max(plan.sample_size + N_CHECKS, _CLUSTERED * (plan.n_clusters > 1 and centers is None))
-    sample = draw(keys, active, None if weights is None else weights[active], marks[active], wanted, plan.seed)
-    if centers is None:
-        centers = _centers(sample, plan, cluster, d)
+    wanted = max(plan.sample_size + N_CHECKS, _CLUSTERED * (plan.n_clusters > 1 and before is None))
+    active_weights, ledger = None if weights is None else weights[active], before.ledger if before else []
+    sample = draw(keys, active, active_weights, marks[active], ledger, wanted, plan.seed)
+    centers = before.centers if before else _centers(sample, plan, cluster, d)
     sample = KeySample(*(part[: plan.sample_size + N_CHECKS + 1] for part in sample))
     sample = sample._replace(labels=nearest_center(sample.keys, centers))
 
@@ -170,8 +170,9 @@ def summarise(
     cells = None
     if plan.method == "neighbors" and len(active):
         cells = build_cells(keys, active, labels, lambda points, k: cluster(points, None, k, plan.seed), run)
-        order = active[np.argsort(marks[active], kind="stable")]
-        sampled = order[np.searchsorted(marks, sample.marks, sorter=order)]
+        inside = marks[active]
+        order = np.argsort(inside, kind="stable")
+        sampled = active[order[np.searchsorted(inside, sample.marks, sorter=order)]]
         sample = sample._replace(cells=cells_of(cells, sampled))
     return (
         Summary(
@@ -180,7 +181,7 @@ def summarise(
             keys[heavy].astype(np.float64),
             np.ones(heavy.sum()) if weights is None else weights[heavy].astype(np.float64),
             sample,
-            enter([], marks[active], None if weights is None else weights[active]) if plan.knows_own else [],
+            enter([], marks[active], active_weights) if plan.knows_own else [],
             features,
             cells,
             _tails(sample, statistics, plan),
@@ -218,7 +219,7 @@ def combine(a: Summary, b: Summary, plan: Plan, cluster: Cluster, run: Runner) -
     home = nearest_center(b.centers, a.centers)
     others = b.sample._replace(labels=home[b.sample.labels])
     statistics = _merge_statistics(a, b)
-    sample = merge_samples(a.sample, others, plan.sample_size + N_CHECKS)
+    sample = merge_samples(a.sample, others, ledger, plan.sample_size + N_CHECKS)
     merged = a._replace(
         statistics=statistics,
         sample=sample,
@@ -234,7 +235,7 @@ def combine(a: Summary, b: Summary, plan: Plan, cluster: Cluster, run: Runner) -
     heavy = _heaviest(keys, weights, plan, run)
     if not heavy.all():
         light = plan._replace(n_heavy=0)
-        rest, _ = summarise(keys[~heavy], weights[~heavy], light, cluster, run, a.centers)
+        rest, _ = summarise(keys[~heavy], weights[~heavy], light, cluster, run, merged)
         merged = combine(merged, rest, light, cluster, run)
     return merged._replace(heavy_keys=keys[heavy], heavy_weights=weights[heavy])
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from .kernels import Array, Kernel
 
 Marks = NDArray[np.uint64]
+# Which keys there are, by sorted marks, and their weights; in a few parts.
+Ledger = list[tuple[Marks, Array]]
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 # A score's standard deviation is not taken below this part of its size: what is less is rounding.
@@ -69,13 +71,15 @@ class KeySample(NamedTuple):
     cells: NDArray[np.integer]
 
 
-def draw(X: Array, active: NDArray[np.integer], weights: Array | None, marks: Marks, size: int, seed: int) -> KeySample:
+def draw(
+    X: Array, active: NDArray[np.integer], weights: Array | None, marks: Marks, before: Ledger, size: int, seed: int
+) -> KeySample:
     """The first `size` + 1 distinct ones of the active rows of `X`, whose weights and marks are given.
 
-    Copies of a key are one key of their total weight.
+    Copies of a key, here and in the ledger of those before, are one key of their total weight.
     """
     distinct, position, copies = np.unique(marks, return_index=True, return_inverse=True)
-    total = np.bincount(copies, weights, minlength=len(distinct))
+    total = np.bincount(copies, weights, minlength=len(distinct)) + look_up(before, distinct)
     uniform = (_mix(distinct ^ _mix(np.full(1, seed, np.uint64) * _SPREAD)) >> np.uint64(11)) * 2.0**-53
     waiting = -np.log1p(-uniform) + _TINY
     order = np.argsort(waiting / total, kind="stable")[: size + 1]  # ties fall by mark
@@ -88,11 +92,11 @@ def draw(X: Array, active: NDArray[np.integer], weights: Array | None, marks: Ma
     )
 
 
-def merge_samples(a: KeySample, b: KeySample, size: int) -> KeySample:
-    """The first `size` + 1 keys of the union; copies of a key in both count together."""
+def merge_samples(a: KeySample, b: KeySample, ledger: Ledger, size: int) -> KeySample:
+    """The first `size` + 1 keys of the union; copies count together, as far back as the ledger of the union, if any."""
     both = KeySample(*(np.concatenate(parts) for parts in zip(a, b, strict=True)))
     _, position, copies = np.unique(both.marks, return_index=True, return_inverse=True)
-    total = np.bincount(copies, both.weight)
+    total = look_up(ledger, both.marks[position]) if ledger else np.bincount(copies, both.weight)
     both = KeySample(*(part[position] for part in both))._replace(weight=total)
     order = np.lexsort((both.marks, both.waiting / both.weight))[: size + 1]
     return KeySample(*(part[order] for part in both))
@@ -144,7 +148,7 @@ class _Controls(NamedTuple):
 
     @classmethod
     def of(cls, mean: Array, variance: Array, kernel: Kernel, reference: Array, quadratic: bool) -> "_Controls":
-        deviation = np.maximum(np.sqrt(variance), _ROUNDING * np.sqrt(mean**2 + variance) + _TINY)
+        deviation = np.maximum(np.sqrt(variance), _ROUNDING * np.sqrt(mean**2 + variance) + 1e-150)
         # No cluster's mean term is taken above the largest term seen: a Gaussian's tail may promise far more.
         offset = np.exp(np.minimum(kernel.log_expectation(mean, variance) - reference[:, None], 0))
         slope, curvature = kernel.derivatives(mean, variance)
@@ -317,9 +321,6 @@ def score_tails(queries: Array, sample: KeySample, moments: tuple[Array, Array, 
 
 
 # Queries that are keys -------------------------------------------------------------------------------
-Ledger = list[tuple[Marks, Array]]
-
-
 def enter(ledger: Ledger, marks: Marks, weights: Array | None) -> Ledger:
     """The ledger of which keys there are, and of what weight, with these ones in it."""
     distinct, copies = np.unique(marks, return_inverse=True)
