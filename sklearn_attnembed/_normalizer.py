@@ -6,13 +6,21 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core.checks import calibration, choose
 from ._core.kernels import KERNELS, as_kernel
 from ._core.operators import block_runner
 from ._core.summary import Estimator, Plan, combine, needs_softmax, summarise
-from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, cluster_centers
+from ._sklearn import (
+    BaseEstimator,
+    Interval,
+    StrOptions,
+    VersionedState,
+    _check_sample_weight,
+    _fit_context,
+    cluster_centers,
+)
 
 # `score` compares on at most so many queries.
 _SCORED_QUERIES = 1000
@@ -326,17 +334,15 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             raise TypeError(f"merge takes a fitted NormalizerEstimator, got {type(other).__name__}.")
         check_is_fitted(other)
         plan, theirs = self._fitted_plan(), other._fitted_plan()
-        names = ["beta", "method", "covariance_type", "n_heavy"]
+        values = {"kernel": (self.kernel, other.kernel), "temperature": (1 / plan.beta, 1 / theirs.beta)}
+        names = ["method", "covariance_type", "n_heavy"]
         names += ["n_components", "seed"] if plan.frequencies else ["n_samples"]
-        for name in names:
-            mine, its = getattr(plan, name), getattr(theirs, name)
-            if mine != its:
-                label = {"beta": "1 / temperature", "seed": "the seed drawn from random_state"}.get(name, name)
-                raise ValueError(f"merge needs equal parameters, but {label} is {mine!r} here and {its!r} there.")
-        if self.kernel != other.kernel:
-            raise ValueError(
-                f"merge needs equal parameters, but kernel is {self.kernel!r} here, {other.kernel!r} there."
-            )
+        values |= {name: (getattr(plan, name), getattr(theirs, name)) for name in names}
+        values["random_state, as a seed,"] = values.pop("seed", (0, 0))
+        for name, pair in values.items():
+            if pair[0] != pair[1]:
+                here, there = (f"{x:g}" if isinstance(x, float) else repr(x) for x in pair)
+                raise ValueError(f"merge needs equal parameters, but {name} is {here} here and {there} there.")
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(
                 f"merge needs keys of equal width, but they have {self.n_features_in_} and "
@@ -415,13 +421,38 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             Zero is perfect.
         """
         X = self._validate_queries(X)
-        if self._keys is None:
-            raise ValueError("score compares with the exact value and needs the keys: use fit, not partial_fit.")
         X = X[:: -(-len(X) // _SCORED_QUERIES)]
+        exact = self._exact(X)
         with block_runner(self.n_jobs) as run:
-            estimate, exact = (self._log_z(X, method, run)[0] for method in (self.method_, "exact"))
+            estimate, _ = self._log_z(X, self.method_, run)
         same = estimate == exact  # -inf twice is no error
         return -float(np.mean(np.abs(np.subtract(estimate, exact, where=~same, out=np.zeros(len(X))))))
+
+    def score_samples_exact(self, X):
+        """log Z of queries by summing over all keys, whatever the method.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features)
+            The queries.
+
+        Returns
+        -------
+        log_z : ndarray of shape (n_queries,), float64
+            In nats.
+
+        Raises
+        ------
+        ValueError
+            If the keys came by `partial_fit` and were not kept.
+        """
+        return self._exact(self._validate_queries(X))
+
+    def _exact(self, X):
+        if self._keys is None:
+            raise ValueError("The exact value needs the keys, and partial_fit and merge keep none: use fit.")
+        with block_runner(self.n_jobs) as run:
+            return self._log_z(X, "exact", run)[0]
 
     def _plan(self):
         """The parameters, resolved; an error where they do not go together."""

@@ -7,11 +7,20 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils.validation import _check_sample_weight
 
 from ._core.operators import block_runner
 from ._version import __version__
 
-__all__ = ["BaseEstimator", "Interval", "StrOptions", "VersionedState", "_fit_context", "validate_params"]
+__all__ = [
+    "BaseEstimator",
+    "Interval",
+    "StrOptions",
+    "VersionedState",
+    "_check_sample_weight",
+    "_fit_context",
+    "validate_params",
+]
 
 # Above this many rows clusters come from mini-batches.
 _MINI_BATCH = 20_000

@@ -4,7 +4,9 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
-__all__ = ["EmbeddingDisplay", "LossCurveDisplay"]
+from .metrics import relative_error
+
+__all__ = ["EmbeddingDisplay", "LossCurveDisplay", "NormalizerErrorDisplay"]
 
 
 def _axes(ax):
@@ -171,3 +173,102 @@ class LossCurveDisplay:
         """
         check_is_fitted(estimator)
         return cls(estimator.loss_curve_).plot(ax, **kwargs)
+
+
+class NormalizerErrorDisplay:
+    """Estimated log Z against exact, and the distribution function of the relative error of Z.
+
+    Parameters
+    ----------
+    log_z, log_z_exact : array-like of shape (n_queries,)
+        Estimated and exact, in nats. Queries whose Z is zero in either are left out.
+    std : array-like of shape (n_queries,) or None, default=None
+        Standard errors of `log_z`, drawn as 95 % bars.
+
+    Attributes
+    ----------
+    error : ndarray of shape (n_queries,)
+        ``|Z_estimate / Z_exact - 1|``.
+    axes_ : ndarray of two matplotlib Axes
+        Where it was drawn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_attnembed import NormalizerEstimator
+    >>> from sklearn_attnembed.inspection import NormalizerErrorDisplay
+    >>> keys = np.random.default_rng(0).standard_normal((5000, 8)) / 2
+    >>> model = NormalizerEstimator(method="control_variate", random_state=0).fit(keys)
+    >>> display = NormalizerErrorDisplay.from_estimator(model, keys[:200])
+    >>> bool(np.median(display.error) < 1e-2)
+    True
+    """
+
+    def __init__(self, log_z, log_z_exact, *, std=None):
+        log_z, log_z_exact = np.asarray(log_z, np.float64), np.asarray(log_z_exact, np.float64)
+        kept = np.isfinite(log_z) & np.isfinite(log_z_exact)
+        self.log_z, self.log_z_exact = log_z[kept], log_z_exact[kept]
+        self.std = None if std is None else np.asarray(std, np.float64)[kept]
+        self.error = relative_error(self.log_z, self.log_z_exact)
+
+    def plot(self, axes=None, *, name=None, color=None):
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of two matplotlib Axes, default=None
+            New ones if None. Give those of another display to compare.
+        name : str, default=None
+            For the legend.
+        color : matplotlib color, default=None
+            The next in the cycle if None.
+
+        Returns
+        -------
+        self : NormalizerErrorDisplay
+        """
+        if axes is None:
+            first = _axes(None)
+            figure = first.figure
+            first.remove()
+            figure.set(figwidth=9.6, figheight=4.2, layout_engine="constrained")
+            axes = figure.subplots(1, 2)
+        points, curve = self.axes_ = np.asarray(axes)
+        share = np.arange(1, len(self.error) + 1) / max(len(self.error), 1)
+        (line,) = curve.step(np.sort(self.error), share, where="post", label=name, color=color)
+        color = line.get_color()
+        if self.std is not None:
+            points.errorbar(self.log_z_exact, self.log_z, 1.96 * self.std, fmt="none", ecolor=color, alpha=0.4)
+        points.scatter(self.log_z_exact, self.log_z, s=8, linewidths=0, color=color, label=name)
+        if len(self.error):
+            points.axline((self.log_z_exact[0], self.log_z_exact[0]), slope=1, color="k", linewidth=0.7, zorder=0)
+        points.set(xlabel="exact log Z", ylabel="estimated log Z")
+        curve.set(xlabel="relative error of Z", ylabel="share of queries", xscale="log", ylim=(0, 1))
+        if name is not None:
+            curve.legend()
+        return self
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, return_std=False, axes=None, **kwargs):
+        """Draw the errors of a fitted estimator on queries.
+
+        Parameters
+        ----------
+        estimator : NormalizerEstimator
+            Fitted by `fit`, so that it has the keys.
+        X : array-like of shape (n_queries, n_features)
+            Queries. The exact value costs O(n_queries * n_keys).
+        return_std : bool, default=False
+            Whether to draw 95 % bars.
+        axes : sequence of two matplotlib Axes, default=None
+            New ones if None.
+        **kwargs : dict
+            For `plot`.
+
+        Returns
+        -------
+        display : NormalizerErrorDisplay
+        """
+        exact = estimator.score_samples_exact(X)
+        log_z, std = estimator.score_samples(X, return_std=True) if return_std else (estimator.score_samples(X), None)
+        return cls(log_z, exact, std=std).plot(axes, **kwargs)

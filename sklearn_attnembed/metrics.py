@@ -5,12 +5,11 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_array
-from sklearn.utils.validation import _check_sample_weight
 
 from ._core import operators
 from ._core.kernels import KERNELS, SOFTMAX, as_kernel
 from ._core.normalizer import attention_rows, exact_attention
-from ._sklearn import Interval, StrOptions, validate_params
+from ._sklearn import Interval, StrOptions, _check_sample_weight, validate_params
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
 

@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sklearn_attnembed import AttentionEmbedding, ExpressiveKernel, NormalizerEstimator
+from sklearn_attnembed.metrics import log_normalizer_exact
 
 X = np.random.default_rng(0).random((12, 12))
 NAN, INF = X.copy(), X.copy()
@@ -164,3 +165,113 @@ def test_bad_parameters(params):
 def test_one_sample():
     with pytest.raises(ValueError, match="minimum of 2 is required"):
         AttentionEmbedding().fit(X[:1])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"kernel": "rbf"},
+        {"method": "nystroem"},
+        {"temperature": 0.0},
+        {"n_clusters": 0},
+        {"covariance_type": "tied"},
+        {"n_samples": 7},
+        {"n_exact": 0},
+        {"n_heavy": -1},
+        {"n_components": 0},
+        {"tol": 0.0},
+        {"random_state": "seed"},
+        {"n_jobs": 1.5},
+    ],
+    ids=str,
+)
+def test_bad_parameters_of_the_normalizer(params):
+    (name,) = params
+    with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of NormalizerEstimator must be"):
+        NormalizerEstimator(**params).fit(X)
+
+
+@pytest.mark.parametrize("kernel", ["squared", "expressive", np.abs])
+@pytest.mark.parametrize("method", ["random_fourier", "positive_features"])
+def test_random_features_of_other_kernels(kernel, method):
+    model = NormalizerEstimator(kernel, method=method)
+    with pytest.raises(ValueError, match=rf"{method}.*softmax' alone, got kernel=.*: use method='control_variate'"):
+        model.fit(X)
+    assert not hasattr(model, "n_features_in_")
+
+
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        (lambda s: s, r"finite and non-negative, but is -.* at a score of -.*: clip it"),
+        (lambda s: np.exp(np.abs(s) * 1e6), "finite and non-negative, but is inf at a score of"),
+        (np.sqrt, "finite and non-negative, but is nan at a score of"),
+        (lambda s: s.sum(), r"one value for each score, but made shape \(\) of \("),
+    ],
+    ids=["negative", "infinite", "NaN", "shape"],
+)
+@pytest.mark.parametrize("method", ["gaussian", "control_variate", "neighbors", "exact", "auto"])
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_kernel_functions_that_are_none(function, match, method):
+    with pytest.raises(ValueError, match=match):
+        NormalizerEstimator(function, method=method).fit(X).score_samples(-X)
+
+
+@pytest.mark.parametrize("method", ["neighbors", "exact", "auto"])
+def test_chunks_where_keys_are_needed(method):
+    model = NormalizerEstimator(method=method)
+    assert not hasattr(model, "merge")
+    with pytest.raises(AttributeError) as caught:
+        model.partial_fit(X)
+    assert f"method='{method}' needs them: use fit" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("call", ["score", "score_samples_exact"])
+def test_exact_value_without_keys(call):
+    with pytest.raises(ValueError, match="exact value needs the keys, and partial_fit and merge keep none: use fit"):
+        getattr(NormalizerEstimator().partial_fit(X), call)(X)
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "match"),
+    [
+        (NormalizerEstimator(temperature=2.0), ValueError, "equal parameters, but temperature is 1 here and 2 there"),
+        (
+            NormalizerEstimator("squared"),
+            ValueError,
+            "equal parameters, but kernel is 'softmax' here and 'squared' there",
+        ),
+        (NormalizerEstimator(method="sampling"), ValueError, "but method is 'gaussian' here and 'sampling' there"),
+        (NormalizerEstimator(n_heavy=3), ValueError, "but n_heavy is 0 here and 3 there"),
+        (ExpressiveKernel(n_components=3), TypeError, "merge takes a fitted NormalizerEstimator, got ExpressiveKernel"),
+    ],
+    ids=str,
+)
+def test_merge_of_different_things(other, error, match):
+    model = NormalizerEstimator().fit(X)
+    before = model.score_samples(X)
+    with pytest.raises(error, match=match):
+        model.merge(other.fit(X))
+    with pytest.raises(ValueError, match="keys of equal width, but they have 12 and 5 features"):
+        model.merge(NormalizerEstimator().fit(X[:, :5]))
+    with pytest.raises(NotFittedError):
+        model.merge(NormalizerEstimator())
+    np.testing.assert_array_equal(model.score_samples(X), before)
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [
+        (np.zeros(12), "needs a positive weight, but all are zero|at least one non-zero number"),
+        (-np.ones(12), "Negative values in data passed to `sample_weight`"),
+        (np.ones(11), r"sample_weight.shape == \(11,\), expected \(12,\)"),
+        (np.full(12, np.nan), "sample_weight contains NaN"),
+    ],
+    ids=["zero", "negative", "length", "NaN"],
+)
+def test_bad_key_weights(weights, match):
+    for fit in (NormalizerEstimator().fit, NormalizerEstimator().partial_fit):
+        with pytest.raises(ValueError, match=match):
+            fit(X, sample_weight=weights)
+    with pytest.raises(ValueError, match=match):
+        log_normalizer_exact(X, X, key_weight=weights)

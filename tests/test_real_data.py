@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator
-from sklearn_attnembed.metrics import attention_cross_entropy, log_normalizer_exact, relative_error
+from sklearn_attnembed.metrics import attention_cross_entropy, relative_error
 
 
 def walks(n_components, **params):
@@ -46,11 +46,54 @@ def test_transform_of_a_real_graph(real):
     assert_allclose(np.vstack([model.transform(A[[row]]) for row in rows]), model.embedding_[rows], atol=1e-6)
 
 
-def test_normalizer_on_word_vectors(real):
+@pytest.fixture(scope="module")
+def words(real):
+    """GloVe vectors of mean norm 1 and of unit norm, and 1,000 queries among them."""
     X = real.glove60k().X
-    X /= np.linalg.norm(X, axis=1).mean()
-    queries = X[np.random.default_rng(0).choice(len(X), 500, replace=False)]
-    exact = log_normalizer_exact(queries, X, n_jobs=2)
-    for n_clusters, bound in ((1, 6e-4), (8, 1e-4)):
-        model = NormalizerEstimator(n_clusters=n_clusters, random_state=0, n_jobs=2).fit(X)
-        assert np.median(relative_error(model.score_samples(queries), exact)) <= bound
+    norms = np.linalg.norm(X, axis=1, keepdims=True)
+    return {"mean": X / norms.mean(), "unit": X / norms}, np.random.default_rng(0).choice(len(X), 1000, replace=False)
+
+
+@pytest.mark.parametrize(
+    ("norms", "temperature", "params", "bound"),
+    [
+        ("mean", 1, {}, 2e-4),
+        ("mean", 1, {"n_clusters": 8}, 8e-5),
+        ("mean", 1, {"method": "control_variate"}, 4e-5),
+        ("mean", 1, {"method": "control_variate", "n_clusters": 8}, 1e-5),
+        ("unit", 1 / 5, {"method": "control_variate", "n_clusters": 8}, 1.5e-3),
+        ("unit", 1 / 10, {"method": "neighbors", "n_clusters": 8}, 1e-2),
+        ("unit", 1 / 20, {"method": "neighbors", "n_clusters": 8}, 1e-3),
+        ("unit", 1 / 50, {"method": "neighbors"}, 1e-6),
+        ("mean", 1, {"kernel": "expressive", "n_clusters": 5}, 5e-3),
+        ("mean", 1, {"kernel": "expressive", "method": "control_variate", "n_clusters": 5}, 1.5e-3),
+    ],
+    ids=str,
+)
+def test_normalizer_on_word_vectors(words, norms, temperature, params, bound):
+    keys, rows = words[0][norms], words[1]
+    model = NormalizerEstimator(temperature=temperature, random_state=0, n_jobs=2, **params).fit(keys)
+    log_z, std = model.score_samples(keys[rows], return_std=True)
+    exact = model.score_samples_exact(keys[rows])
+    assert np.median(relative_error(log_z, exact)) <= bound
+    assert 0.9 < np.mean(np.abs(log_z - exact) <= 1.96 * std) < 0.98
+
+
+def test_random_features_are_beaten(words):
+    keys, rows = words[0]["mean"], words[1]
+    errors = {}
+    for method in ("gaussian", "random_fourier", "positive_features"):
+        model = NormalizerEstimator(method=method, random_state=0, n_jobs=2).fit(keys)
+        errors[method] = np.median(
+            relative_error(model.score_samples(keys[rows]), model.score_samples_exact(keys[rows]))
+        )
+    assert 10 * errors["gaussian"] < min(errors["random_fourier"], errors["positive_features"])
+
+
+@pytest.mark.parametrize("method", ["gaussian", "control_variate", "sampling"])
+def test_error_bars_on_a_learnt_embedding(real, method):
+    X = walks(64).fit(real.ppi().A).embedding_.astype(np.float64)
+    model = NormalizerEstimator(method=method, n_samples=500, random_state=0).fit(X[1000:])
+    for queries in (X[1000:], X[:1000]):
+        log_z, std = model.score_samples(queries, return_std=True)
+        assert 0.9 < np.mean(np.abs(log_z - model.score_samples_exact(queries)) <= 1.96 * std) < 0.98

@@ -1,6 +1,7 @@
 """What is kept of the keys, in one pass, mergeable, and log Z of queries by every method from it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +31,10 @@ from .survey import (
     survey,
 )
 
-# Keys that clusters are found in.
-_CLUSTERED = 20_000
+# Keys that clusters are found in, at least so many and so many for each.
+_CLUSTERED, _CLUSTERED_EACH = 8192, 64
+# Keys drawn from at a time.
+_PART = 2**20
 # Keys beyond the sample, kept to check on.
 N_CHECKS = 512
 
@@ -122,38 +125,54 @@ def _heaviest(keys: Array, weights: Array | None, plan: Plan, run: Runner) -> ND
     return heavy
 
 
+def _clustered(plan: Plan) -> int:
+    """How many keys clusters are found in."""
+    return max(_CLUSTERED, _CLUSTERED_EACH * plan.n_clusters) if plan.n_clusters > 1 else 0
+
+
 def _centers(sample: KeySample, plan: Plan, cluster: Cluster, d: int) -> Array:
     """Centers of the clusters; those of k-means on a sample, the same for keys in float32 and float64."""
     n_clusters = min(plan.n_clusters, len(sample.keys))
     if n_clusters < 2:
         return np.zeros((1, d))
-    part, stands_for, _ = split(sample, _CLUSTERED)
+    part, stands_for, _ = split(sample, _clustered(plan))
     return cluster(rounded(part.keys), stands_for, n_clusters, plan.seed)
 
 
-def summarise(
-    keys: Array, weights: Array | None, plan: Plan, cluster: Cluster, run: Runner, before: Summary | None = None
-) -> tuple[Summary, NDArray[np.integer]]:
-    """The summary of keys of positive weight, and the cluster of each; about the centers of keys before, if any."""
-    d = keys.shape[1]
-    heavy = _heaviest(keys, weights, plan, run)
-    active = np.flatnonzero(~heavy)
-    bounds = row_blocks([len(keys)], d)
-    marks = np.concatenate(list(run(lambda b: key_marks(keys[bounds[b]]), range(len(bounds)))))
-    wanted = max(plan.sample_size + N_CHECKS, _CLUSTERED * (plan.n_clusters > 1 and before is None))
-    active_weights, ledger = None if weights is None else weights[active], before.ledger if before else []
-    sample = draw(keys, active, active_weights, marks[active], ledger, wanted, plan.seed)
-    centers = before.centers if before else _centers(sample, plan, cluster, d)
-    sample = KeySample(*(part[: plan.sample_size + N_CHECKS + 1] for part in sample))
-    sample = sample._replace(labels=nearest_center(sample.keys, centers))
+def _draw(
+    keys: Array, weights: Array | None, heavy: NDArray[np.bool_], plan: Plan, size: int, before: Ledger, run: Runner
+) -> tuple[KeySample, Ledger]:
+    """A sample of the light keys and their ledger, given that of keys before; a part of the keys at a time."""
+    sample, own, ledger = None, [], before
+    for start in range(0, max(len(keys), 1), _PART):
+        light = start + np.flatnonzero(~heavy[start : start + _PART])
+        bounds = row_blocks([len(light)], keys.shape[1])
+        marks = list(run(partial(_marks_of, keys, light, bounds), range(len(bounds))))
+        marks = np.concatenate([np.empty(0, np.uint64), *marks])
+        w = None if weights is None else weights[light]
+        if plan.knows_own:
+            own = enter(own, marks, w)
+            ledger = enter(ledger, marks, w) if before else own
+        part = draw(keys, light, w, marks, ledger, size, plan.seed)
+        sample = part if sample is None else merge_samples(sample, part, ledger, size)
+    return sample, own
 
-    smooth = weights
-    if heavy.any():
-        smooth = np.where(heavy, 0.0, 1.0 if weights is None else weights)
-    frequencies = plan.frequencies(d) if plan.frequencies else None
+
+def _marks_of(keys: Array, rows: NDArray[np.integer], bounds: list[slice], block: int) -> NDArray[np.uint64]:
+    cut = rows[bounds[block]]
+    # Rows that lie together are read together.
+    return key_marks(keys[cut[0] : cut[-1] + 1][cut - cut[0]])
+
+
+def _pass(
+    keys: Array, weights: Array | None, centers: Array, plan: Plan, run: Runner
+) -> tuple[NDArray[np.integer], KeyStatistics, FeatureSums | None]:
+    """The one pass over all keys: clusters, statistics, sums of features."""
+    bounds = row_blocks([len(keys)], keys.shape[1])
+    frequencies = plan.frequencies(keys.shape[1]) if plan.frequencies else None
 
     def take(block: int) -> tuple[Array, KeyStatistics, FeatureSums | None]:
-        Y, w = keys[bounds[block]], None if smooth is None else smooth[bounds[block]]
+        Y, w = keys[bounds[block]], None if weights is None else weights[bounds[block]]
         nearest = nearest_center(Y, centers)
         statistics = block_statistics(Y, w, nearest, len(centers), plan.covariance_type == "diag")
         if frequencies is None:
@@ -166,28 +185,49 @@ def summarise(
         labels[rows] = nearest
         statistics = part if statistics is None else merge([statistics, part])
         features = sums if features is None else merge_features(features, sums)
+    return labels, statistics, features
 
+
+def _with_cells(
+    sample: KeySample, keys: Array, light: NDArray[np.integer], labels: Array, plan: Plan, cluster: Cluster, run: Runner
+) -> tuple[Cells, KeySample]:
+    """Cells, and the sample told which of them its keys are in."""
+    cells = build_cells(keys, light, labels, lambda points, k: cluster(points, None, k, plan.seed), run)
+    bounds = row_blocks([len(light)], keys.shape[1])
+    marks = np.concatenate(list(run(partial(_marks_of, keys, light, bounds), range(len(bounds)))))
+    order = np.argsort(marks, kind="stable")
+    sampled = light[order[np.searchsorted(marks, sample.marks, sorter=order)]]
+    return cells, sample._replace(cells=cells_of(cells, sampled))
+
+
+def summarise(
+    keys: Array, weights: Array | None, plan: Plan, cluster: Cluster, run: Runner, before: Summary | None = None
+) -> tuple[Summary, NDArray[np.integer]]:
+    """The summary of keys of positive weight, and the cluster of each; about the centers of keys before, if any."""
+    heavy = _heaviest(keys, weights, plan, run)
+    size = plan.sample_size + N_CHECKS
+    wanted = size if before else max(size, _clustered(plan))
+    sample, ledger = _draw(keys, weights, heavy, plan, wanted, before.ledger if before else [], run)
+    centers = before.centers if before else _centers(sample, plan, cluster, keys.shape[1])
+    sample = KeySample(*(part[: size + 1] for part in sample))
+    sample = sample._replace(labels=nearest_center(sample.keys, centers))
+    light = np.where(heavy, 0.0, 1.0 if weights is None else weights) if heavy.any() else weights
+    labels, statistics, features = _pass(keys, light, centers, plan, run)
     cells = None
-    if plan.method == "neighbors" and len(active):
-        cells = build_cells(keys, active, labels, lambda points, k: cluster(points, None, k, plan.seed), run)
-        inside = marks[active]
-        order = np.argsort(inside, kind="stable")
-        sampled = active[order[np.searchsorted(inside, sample.marks, sorter=order)]]
-        sample = sample._replace(cells=cells_of(cells, sampled))
-    return (
-        Summary(
-            centers,
-            statistics,
-            keys[heavy].astype(np.float64),
-            np.ones(heavy.sum()) if weights is None else weights[heavy].astype(np.float64),
-            sample,
-            enter([], marks[active], active_weights) if plan.knows_own else [],
-            features,
-            cells,
-            _tails(sample, statistics, plan),
-        ),
-        labels,
-    )
+    if plan.method == "neighbors" and not heavy.all():
+        cells, sample = _with_cells(sample, keys, np.flatnonzero(~heavy), labels, plan, cluster, run)
+    heavy_weights = np.ones(heavy.sum()) if weights is None else weights[heavy].astype(np.float64)
+    return Summary(
+        centers=centers,
+        statistics=statistics,
+        heavy_keys=keys[heavy].astype(np.float64),
+        heavy_weights=heavy_weights,
+        sample=sample,
+        ledger=ledger,
+        features=features,
+        cells=cells,
+        tails=_tails(sample, statistics, plan),
+    ), labels
 
 
 def _tails(sample: KeySample, statistics: KeyStatistics, plan: Plan) -> Array | None:

@@ -72,14 +72,14 @@ class KeySample(NamedTuple):
 
 
 def draw(
-    X: Array, active: NDArray[np.integer], weights: Array | None, marks: Marks, before: Ledger, size: int, seed: int
+    X: Array, active: NDArray[np.integer], weights: Array | None, marks: Marks, ledger: Ledger, size: int, seed: int
 ) -> KeySample:
     """The first `size` + 1 distinct ones of the active rows of `X`, whose weights and marks are given.
 
-    Copies of a key, here and in the ledger of those before, are one key of their total weight.
+    Copies of a key are one key of their total weight, as far back as the ledger, if there is one.
     """
     distinct, position, copies = np.unique(marks, return_index=True, return_inverse=True)
-    total = np.bincount(copies, weights, minlength=len(distinct)) + look_up(before, distinct)
+    total = look_up(ledger, distinct) if ledger else np.bincount(copies, weights, minlength=len(distinct))
     uniform = (_mix(distinct ^ _mix(np.full(1, seed, np.uint64) * _SPREAD)) >> np.uint64(11)) * 2.0**-53
     waiting = -np.log1p(-uniform) + _TINY
     order = np.argsort(waiting / total, kind="stable")[: size + 1]  # ties fall by mark

@@ -1,0 +1,158 @@
+"""Samples of keys and what they tell: drawing, merging, standing for, regression, and cells of near keys."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sklearn_attnembed._core.cells import build_cells, cells_of, nearest_center, probe, reach
+from sklearn_attnembed._core.kernels import KERNELS
+from sklearn_attnembed._core.operators import block_runner
+from sklearn_attnembed._core.survey import draw, enter, key_marks, look_up, merge_samples, rounded, split, survey
+
+RNG = np.random.default_rng(0)
+KEYS = RNG.standard_normal((3000, 6))
+WEIGHTS = RNG.uniform(0.1, 5, 3000)
+EVERY = np.arange(3000)
+
+
+def sample_of(rows, weights=None, size=100, seed=0):
+    chosen = None if weights is None else weights[rows]
+    return draw(KEYS, rows, chosen, key_marks(KEYS)[rows], [], size, seed)
+
+
+# Marks -----------------------------------------------------------------------------------------------
+def test_marks_tell_keys_apart_and_precisions_not():
+    marks = key_marks(KEYS)
+    assert len(np.unique(marks)) == 3000
+    assert_array_equal(key_marks(KEYS.astype(np.float32)), marks)
+    assert key_marks(np.array([[0.0, 1.0]])) == key_marks(np.array([[-0.0, 1.0]]))
+    swapped = KEYS[:, [1, 0, 2, 3, 4, 5]]
+    assert not np.intersect1d(key_marks(swapped), marks).size
+    for extreme in (np.zeros((2, 6)), np.full((2, 6), 1e300), np.full((2, 6), 5e-324)):
+        assert len(np.unique(key_marks(extreme))) == 1
+
+
+def test_marks_are_spread_evenly():
+    """Even of keys that differ in one bit of one number."""
+    keys = np.zeros((4096, 3))
+    keys[:, 1] = np.arange(4096)
+    bits = (key_marks(keys)[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    assert np.all(np.abs(bits.mean(axis=0) - 0.5) < 0.05)
+
+
+def test_rounding_is_that_of_float32():
+    assert_array_equal(rounded(KEYS), KEYS.astype(np.float32).astype(np.float64))
+
+
+# Drawing ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
+def test_sample_is_that_of_the_union(weights):
+    whole = sample_of(EVERY, weights)
+    halves = [sample_of(EVERY[part], weights) for part in (slice(None, None, 2), slice(1, None, 2))]
+    for pair in (halves, halves[::-1]):
+        for a, b in zip(merge_samples(*pair, [], 100), whole, strict=True):
+            assert_array_equal(a, b)
+    for a, b in zip(sample_of(RNG.permutation(3000), weights), whole, strict=True):
+        assert_array_equal(a, b)
+    assert not np.array_equal(sample_of(EVERY, weights, seed=1).marks, whole.marks)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
+def test_totals_are_unbiased(weights):
+    """What sampled keys stand for adds up, over seeds, to the total of all."""
+    w = np.ones(3000) if weights is None else weights
+    value = np.exp(KEYS[:, 0])
+    totals = []
+    for seed in range(300):
+        part, stands_for, _ = split(sample_of(EVERY, weights, seed=seed), 100)
+        totals.append(stands_for @ np.exp(part.keys[:, 0]))
+    assert abs(np.mean(totals) - w @ value) < 3 * np.std(totals) / np.sqrt(300)
+
+
+def test_heavier_keys_are_drawn_more_often():
+    heavy = np.where(EVERY < 300, 10.0, 1.0)
+    drawn = np.concatenate([sample_of(EVERY, heavy, seed=seed).weight for seed in range(50)])
+    assert 0.4 < np.mean(drawn == 10) < 0.55  # 3,000 of 5,700 by weight, less what is drawn already
+
+
+def test_copies_are_one_key():
+    rows = np.repeat(EVERY[:40], 3)
+    sample = sample_of(rows)
+    assert len(sample.keys) == 40
+    assert_array_equal(sample.weight, 3)
+    part, stands_for, others = split(sample, 100)
+    assert_array_equal(stands_for, part.weight)
+    assert not len(others.keys)
+
+
+def test_ledger_counts_copies_over_chunks():
+    marks = key_marks(KEYS)
+    ledger = []
+    for start in range(0, 3000, 70):
+        ledger = enter(ledger, marks[start : start + 100], None)  # thirty of each chunk come again
+    assert len(ledger) < 8
+    expected = 1 + ((EVERY % 70 < 30) & (EVERY >= 70))
+    assert_array_equal(look_up(ledger, marks), expected)
+    assert_array_equal(look_up(ledger, marks + np.uint64(1)), 0)
+    assert_array_equal(look_up([], marks), 0)
+
+
+# Estimating ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("controls", [False, True])
+def test_standard_errors_are_those_over_samples(name, controls):
+    """The error that one sample tells is the spread of the estimates of many."""
+    query = np.full((1, 6), 0.1)
+    kernel = KERNELS[name]
+    scores = query @ KEYS.T
+    truth = np.log(np.exp(kernel.log_value(scores)).sum())
+    moments = np.array([3000.0]), scores.mean(axis=1)[:, None], scores.var(axis=1)[:, None]
+    estimates, told = [], []
+    for seed in range(200):
+        part, stands_for, _ = split(sample_of(EVERY, size=600, seed=seed), 600)
+        log_z, error = survey(query @ part.keys.T, part, stands_for, kernel, moments, controls=controls)
+        estimates.append(log_z[0])
+        told.append(error[0])
+    if name == "squared" and controls:  # a quadratic of the score: nothing is left to be estimated
+        assert_allclose(estimates, truth, atol=1e-9)
+    else:
+        assert_allclose(np.std(estimates), np.mean(told), rtol=0.2)
+        assert abs(np.mean(estimates) - truth) < 0.3 * np.std(estimates)
+
+
+# Cells -----------------------------------------------------------------------------------------------
+def first_centers(points, k):
+    return points[:: max(len(points) // k, 1)][:k]
+
+
+def test_cells_are_a_partition_within_clusters():
+    labels = RNG.integers(0, 3, 3000)
+    active = np.flatnonzero(RNG.random(3000) < 0.9)
+    with block_runner(1) as run:
+        cells = build_cells(KEYS, active, labels, first_centers, run)
+    assert_array_equal(np.sort(cells.order), active)
+    for c, (start, stop) in enumerate(zip(cells.starts[:-1], cells.starts[1:], strict=True)):
+        members = cells.order[start:stop]
+        assert_array_equal(labels[members], cells.cluster[c])
+        assert_array_equal(cells_of(cells, members), c)
+        assert_allclose(cells.centers[c], KEYS[members].mean(axis=0))
+
+
+@pytest.mark.parametrize("name", ["softmax", "expressive"])
+def test_probed_cells_hold_the_largest_terms(name):
+    kernel, queries = KERNELS[name], RNG.standard_normal((200, 6))
+    with block_runner(1) as run:
+        cells = build_cells(KEYS, EVERY, np.zeros(3000, int), first_centers, run)
+    probed = probe(queries, cells, 1, kernel, 1.0)
+    sizes = np.diff(cells.starts)
+    assert np.all(probed @ sizes >= reach(1))
+    assert np.all(probed @ sizes < reach(1) + sizes.max())
+    best = np.argmax(kernel.log_value(queries @ KEYS.T), axis=1)
+    assert np.mean(probed[np.arange(200), cells_of(cells, best)]) > 0.5  # of one key in six
+    assert np.all(probe(queries, cells, 3000, kernel, 1.0))
+
+
+def test_nearest_center_in_blocks_of_any_size():
+    centers = KEYS[:7]
+    expected = np.argmin(((KEYS[:, None] - centers) ** 2).sum(axis=2), axis=1)
+    assert_array_equal(nearest_center(KEYS, centers), expected)
