@@ -171,7 +171,7 @@ def picture(curves):
         "neighbors": ("tab:green", "-"),
         "neighbors, 8 clusters": ("tab:green", "--"),
     }
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, layout="constrained")
     x = [1 / t for t in TEMPERATURES.values()]
     for ax, place, title in zip(axes, ("set", "apart"), ("queries are keys", "queries are no keys"), strict=True):
         for name, (color, line) in styles.items():
@@ -186,7 +186,7 @@ def picture(curves):
         ax.set_xticklabels([label.replace("1/", "") for label in TEMPERATURES])
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("median relative error of Z")
-    axes[0].legend(fontsize=8, loc="lower left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.savefig(HERE.parent / "doc" / "images" / "normalizer_methods.png", dpi=110)
 
 

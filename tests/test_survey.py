@@ -145,8 +145,7 @@ def test_probed_cells_hold_the_largest_terms(name):
         cells = build_cells(KEYS, EVERY, np.zeros(3000, int), first_centers, run)
     probed = probe(queries, cells, 1, kernel, 1.0)
     sizes = np.diff(cells.starts)
-    assert np.all(probed @ sizes >= reach(1))
-    assert np.all(probed @ sizes < reach(1) + sizes.max())
+    assert np.all(np.abs(probed @ sizes - reach(1)) <= sizes.max() / 2)
     best = np.argmax(kernel.log_value(queries @ KEYS.T), axis=1)
     assert np.mean(probed[np.arange(200), cells_of(cells, best)]) > 0.5  # of one key in six
     assert np.all(probe(queries, cells, 3000, kernel, 1.0))

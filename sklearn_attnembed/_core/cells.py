@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import Array, Kernel
+from .kernels import Array, Kernel, _log
 from .operators import Runner
 from .survey import Census
 
@@ -22,8 +22,8 @@ _CELL = 256
 _LARGE = 2**16
 # Keys of each cell that its center is found from.
 _PER_CELL = 32
-# Rows assigned at once.
-_ROWS = 4096
+# Rows assigned at once; pairs of query and cell held at once; elements of a temporary block.
+_ROWS, _PAIRS, _BLOCK_ELEMENTS = 4096, 2**18, 2**18
 
 
 class Cells(NamedTuple):
@@ -96,6 +96,13 @@ def reach(n_exact: int) -> float:
     return max(512 * n_exact**0.5, 2 * n_exact)
 
 
+def query_rows(n: int, cells: Cells, n_exact: int) -> int:
+    """How many of `n` queries to take at once: many, for a cell's keys are gathered once for all of them."""
+    n_probed = min(reach(n_exact) / len(cells.order), 1.0) * len(cells.centers)
+    most = max(_PAIRS // n_probed, 1024)
+    return max(-(-n // (8 * int(np.ceil(n / (8 * most))))), 1024)  # eighths, so that threads end together
+
+
 def probe(X: Array, cells: Cells, n_exact: int, kernel: Kernel, beta: float) -> NDArray[np.bool_]:
     """The cells that each query sums; ndarray of bool of shape (n, n_cells)."""
     sizes = np.diff(cells.starts)
@@ -104,14 +111,16 @@ def probe(X: Array, cells: Cells, n_exact: int, kernel: Kernel, beta: float) -> 
     if wanted >= sizes.sum():
         probed[:] = True
         return probed
-    rank = -kernel.log_value(beta * (X @ cells.centers.T))
-    rows = np.arange(len(X))[:, None]
     # Twice the cells of mean size hold enough, or next to enough.
     n_first = min(int(np.ceil(2 * wanted / sizes.mean())), len(sizes))
-    first = np.argpartition(rank, n_first - 1, axis=1)[:, :n_first]
-    first = np.take_along_axis(first, np.argsort(rank[rows, first], axis=1, kind="stable"), axis=1)
-    before = np.cumsum(sizes[first], axis=1) - sizes[first]
-    probed[rows, first] = before < wanted
+    for start in range(0, len(X), _ROWS):
+        rank = -kernel.log_value(beta * (X[start : start + _ROWS] @ cells.centers.T))
+        first = np.argpartition(rank, n_first - 1, axis=1)[:, :n_first]
+        order = np.argsort(np.take_along_axis(rank, first, axis=1), axis=1, kind="stable")
+        first = np.take_along_axis(first, order, axis=1)
+        before = np.cumsum(sizes[first], axis=1) - sizes[first] / 2
+        before[:, 0] = 0
+        np.put_along_axis(probed[start : start + _ROWS], first, before < wanted, axis=1)
     return probed
 
 
@@ -128,21 +137,23 @@ def cell_census(
     """Sums over the keys of the probed cells; no key of the sample is known to be among them yet."""
     n, log_mass = len(X), np.full(len(X), -np.inf)
     count, first, second = np.zeros((3, *mean.shape))
-    for c in np.flatnonzero(probed.any(axis=0)):
-        rows, members = np.flatnonzero(probed[:, c]), cells.order[cells.starts[c] : cells.starts[c + 1]]
-        scores = beta * (X[rows] @ keys[members].T)
-        log_f = kernel.log_value(scores)
-        weights = np.ones(len(members))
-        if log_weights is not None:
-            log_f, weights = log_f + log_weights[members], np.exp(log_weights[members])
-        top = np.maximum(log_mass[rows], log_f.max(axis=1))
-        shift = np.where(np.isfinite(top), top, 0)
-        total = np.exp(log_mass[rows] - shift) + np.exp(log_f - shift[:, None]).sum(axis=1)
-        with np.errstate(divide="ignore"):
-            log_mass[rows] = shift + np.log(total)
-        a = cells.cluster[c]
-        distance = scores - mean[rows, a][:, None]
-        count[rows, a] += weights.sum()
-        first[rows, a] += distance @ weights
-        second[rows, a] += np.square(distance, out=distance) @ weights
+    owner, asking = np.nonzero(probed.T)
+    ends = np.searchsorted(owner, np.arange(len(cells.centers) + 1))
+    for c in np.unique(owner):
+        a, members = cells.cluster[c], cells.order[cells.starts[c] : cells.starts[c + 1]]
+        Y, log_w = keys[members], 0.0 if log_weights is None else log_weights[members]
+        weights = np.broadcast_to(np.exp(log_w), len(members))
+        step = max(_BLOCK_ELEMENTS // len(members), 1)
+        for start in range(ends[c], ends[c + 1], step):
+            rows = asking[start : min(start + step, ends[c + 1])]
+            scores = beta * (X[rows] @ Y.T)
+            log_f = kernel.log_value(scores) + log_w
+            top = np.maximum(log_mass[rows], log_f.max(axis=1))
+            shift = np.where(np.isfinite(top), top, 0)
+            total = np.exp(log_mass[rows] - shift) + np.exp(log_f - shift[:, None]).sum(axis=1)
+            log_mass[rows] = shift + _log(total)
+            scores -= mean[rows, a][:, None]
+            count[rows, a] += weights.sum()
+            first[rows, a] += scores @ weights
+            second[rows, a] += np.square(scores, out=scores) @ weights
     return Census(log_mass, count, first, second, np.zeros((n, 0), bool))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from .cells import Cells, build_cells, cell_census, cells_of, nearest_center, probe
+from .cells import Cells, build_cells, cell_census, cells_of, nearest_center, probe, query_rows
 from .features import FeatureSums, feature_estimate, feature_sums, merge_features, orthogonal_frequencies
 from .kernels import SOFTMAX, Array, Kernel
 from .normalizer import exact_attention, exact_log_mass, gaussian_log_mass, score_moments
@@ -295,8 +295,8 @@ class Estimator:
         """Blocks of queries to be given to `log_z` and `log_mass`."""
         if method == "exact":
             return row_blocks([n], 1024)
-        if method == "neighbors":  # many queries share a cell
-            step = int(np.clip(-(-n // 8), 256, 8192))
+        if method == "neighbors" and self.summary.cells is not None:
+            step = query_rows(n, self.summary.cells, self.plan.n_exact)
             return [slice(i, min(i + step, n)) for i in range(0, n, step)]
         return row_blocks([n], max(4 * self.summary.centers.shape[1], len(self.sample.keys)))
 
