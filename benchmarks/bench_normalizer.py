@@ -77,8 +77,8 @@ def one(model, keys, queries, exact):
     fit, model = clock(model.fit, keys)
     score, log_z = clock(model.score_samples, queries)
     std = model.score_samples(queries, return_std=True)[1]
-    covered = np.mean(np.abs(log_z - exact) <= 1.96 * std)
-    return model, [*errors(log_z, exact), f"{fit:.2f}", f"{score:.3f}", f"{100 * covered:.0f} %"]
+    covered = f"{100 * np.mean(np.abs(log_z - exact) <= 1.96 * std):.0f} %" if std.any() else ""
+    return model, [*errors(log_z, exact), f"{fit:.2f}", f"{score:.3f}", covered]
 
 
 def features(method, keys, queries, exact, temperature):
@@ -89,7 +89,7 @@ def features(method, keys, queries, exact, temperature):
         row = one(model, keys / scale, queries * scale, exact)[1]
         results.append((float(row[0]), scale, row))
     _, scale, row = min(results)
-    return scale, row
+    return scale, [*row[:-1], ""]  # error bars are for queries of the keys' scale
 
 
 def edrep(keys, indices, temperature, n_clusters):

@@ -149,14 +149,15 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
     Notes
     -----
     After `fit` the keys are kept, by reference where possible: `score`, standard errors and the methods "neighbors"
-    and "exact" need them. A memory map stays one, so keys need not fit into memory. After `partial_fit` they are not
-    kept.
+    and "exact" need them. A memory map of float32 or float64 stays one, so keys need not fit into memory. After
+    `partial_fit` they are not kept. Beside them, `fit` needs 4 bytes a key, "neighbors" 8 more, and "control_variate"
+    and "sampling" 16 more, which they keep of every key, to know a query for one.
 
     Standard errors start from residuals: of the regression for "control_variate" and "neighbors", of the mean for
     "sampling" and random features, and for "gaussian" of the mixture against a control variate. They are then scaled
-    by split conformal prediction: by the one factor with which 95 % intervals cover the exact values of 95 % of some
-    500 keys. That is computed when a standard error is first asked for, at O(n_keys) cost. After `partial_fit` they are
-    not scaled.
+    by split conformal prediction: by the one factor with which 95 % intervals cover their share of some 500 keys. The
+    exact log Z of these is computed when a standard error is first asked for, at O(n_keys) cost. After `partial_fit`
+    standard errors are not scaled.
 
     A query that is one of the keys, to the precision of float32, has its own term summed exactly by
     "control_variate" and "sampling".

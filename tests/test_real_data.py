@@ -92,7 +92,9 @@ def test_random_features_are_beaten(words):
 
 @pytest.mark.parametrize("method", ["gaussian", "control_variate", "sampling"])
 def test_error_bars_on_a_learnt_embedding(real, method):
-    X = walks(64).fit(real.ppi().A).embedding_.astype(np.float64)
+    A = real.ppi().A
+    linked = np.diff(A.indptr) > 0
+    X = walks(64).fit(A[linked][:, linked]).embedding_.astype(np.float64)
     model = NormalizerEstimator(method=method, n_samples=500, random_state=0).fit(X[1000:])
     for queries in (X[1000:], X[:1000]):
         log_z, std = model.score_samples(queries, return_std=True)

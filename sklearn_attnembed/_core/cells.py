@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .kernels import Array, Kernel, _log
 from .operators import Runner
-from .survey import Census
+from .survey import Census, rounded
 
 Cluster = Callable[[Array, int], Array]
 
@@ -23,7 +23,7 @@ _LARGE = 2**16
 # Keys of each cell that its center is found from.
 _PER_CELL = 32
 # Rows assigned at once; pairs of query and cell held at once; elements of a temporary block.
-_ROWS, _PAIRS, _BLOCK_ELEMENTS = 4096, 2**18, 2**18
+_ROWS, _PAIRS, _BLOCK_ELEMENTS = 4096, 2**17, 2**18
 
 
 class Cells(NamedTuple):
@@ -65,7 +65,7 @@ def build_cells(
         n_cells = round(len(members) / size)
         if n_cells > 1:
             step = max(len(members) // (_PER_CELL * n_cells), 1)
-            middle = cluster(keys[members[::step]].astype(np.float64), n_cells)
+            middle = cluster(rounded(keys[members[::step]]), n_cells)
             blocks = [members[i : i + _ROWS] for i in range(0, len(members), _ROWS)]
             cell = np.concatenate(list(run(partial(_assign, keys, blocks, middle), range(len(blocks)))))
         order = np.argsort(cell, kind="stable")

@@ -351,10 +351,20 @@ class Estimator:
         log_z = logsumexp(gaussian_log_mass(X, statistics, kernel, self.plan.beta, self.summary.tails), axis=1)
         if not with_error:
             return log_z, np.zeros(len(X))
-        sampled, noise = self._survey(X, self._moments(X))
+        moments = self._moments(X)
+        sampled, noise = self._survey(X, moments, census=self._not_itself(X, moments[1]))
         same = log_z == sampled  # -inf twice is no error
         residual = np.subtract(log_z, sampled, where=~same, out=np.zeros(len(X)))
-        return log_z, np.hypot(np.clip(residual, -700, 700), noise)
+        # Nobody says whether a query is a key: then its own term is a part of Z that no mixture has.
+        own = self.plan.kernel.log_value(self.plan.beta * np.einsum("ij,ij->i", X, X)) - sampled
+        itself = np.log1p(np.exp(np.clip(own, None, 700), where=np.isfinite(own), out=np.zeros(len(X))))
+        return log_z, np.hypot(np.hypot(np.clip(residual, -700, 700), noise), itself)
+
+    def _not_itself(self, X: Array, mean: Array) -> Census:
+        """No census, but a sample without the query: what it stands for it would stand for with its largest term."""
+        nothing = np.zeros((3, *mean.shape))
+        itself = marked(key_marks(X), self.sample, np.ones(len(X)))
+        return Census(np.full(len(X), -np.inf), *nothing, itself)
 
     def _control_variate(self, X: Array, with_error: bool) -> tuple[Array, Array]:
         moments = self._moments(X)
