@@ -197,14 +197,19 @@ class _Weights(NamedTuple):
 
     def mean(self, values: Array) -> Array:
         """Estimated means over the rest."""
-        return _rows_dot(values, self.stands_for) / np.maximum(self.stands_for.sum(axis=-1), _TINY)
+        return _rows_dot(values, self.stands_for) / self._known()
 
     def error(self, residual: Array, n_fitted: int) -> Array:
         """Standard error of the total of the rest; `residual` is overwritten."""
         squares = _rows_dot(np.square(residual, out=residual), self.unseen)
         drawn = np.count_nonzero(self.stands_for, axis=-1)
         degrees = drawn / np.maximum(drawn - n_fitted, 1)
-        return self.rest / np.maximum(self.stands_for.sum(axis=-1), _TINY) * np.sqrt(squares * degrees)
+        return self.rest / self._known() * np.sqrt(squares * degrees)
+
+    def _known(self) -> Array:
+        """Weight that the sample stands for, 1 where there is none left: all sums are zero then."""
+        known = self.stands_for.sum(axis=-1)
+        return np.where(known > 0, known, 1)
 
 
 def _rows_dot(values: Array, weights: Array) -> Array:
