@@ -81,8 +81,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         Gaussians, fitted to clusters of the keys found by k-means on a sample. More are more accurate.
 
     covariance_type : {"full", "diag"}, default="full"
-        Covariances of the Gaussians. "diag" costs O(d) in place of O(d^2) and is exact for no rotation of the keys
-        but one; "control_variate" and "neighbors" then use the scores' means alone.
+        Covariances of the Gaussians. "diag" costs O(d) in place of O(d^2) and is right where the columns of the keys
+        are uncorrelated; "control_variate" and "neighbors" then use the scores' means alone.
 
     n_samples : int, default=1000
         Keys drawn for each cluster, ``n_samples * n_clusters`` in all, without replacement and with probability in
