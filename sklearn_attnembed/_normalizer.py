@@ -24,6 +24,8 @@ from ._sklearn import (
 
 # `score` compares on at most so many queries.
 _SCORED_QUERIES = 1000
+# Parameters that go into the plan as they are.
+_PLANNED = ("method", "n_clusters", "covariance_type", "n_samples", "n_exact", "n_heavy", "n_components")
 # Methods that need the keys themselves, not a summary of them.
 _KEEPING = ("neighbors", "exact", "auto")
 
@@ -265,12 +267,12 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         """
         plan = self._plan()
         X, weights, kept = self._validate_keys(X, sample_weight, reset=True)
-        self.estimated_error_ = np.nan
+        expected = np.nan
         with block_runner(self.n_jobs) as run:
             if plan.method == "auto":
-                plan, self.estimated_error_ = choose(X, weights, plan, self.tol, cluster_centers, run)
+                plan, expected = choose(X, weights, plan, self.tol, cluster_centers, run)
             summary, labels = summarise(X, weights, plan, cluster_centers, run)
-        self._keys, self._key_weights, self._key_labels = X, weights, labels
+        self._keys, self._key_weights, self._key_labels, self.estimated_error_ = X, weights, labels, expected
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
 
     @available_if(_can_forget)
@@ -307,8 +309,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             summary, labels = summarise(X, weights, plan, cluster_centers, run, before)
             if not first:
                 summary = combine(before, summary, plan, cluster_centers, run)
-        self._keys = self._key_weights = self._key_labels = None
-        self.estimated_error_ = np.nan
+        self._keys, self._key_weights, self._key_labels, self.estimated_error_ = None, None, None, np.nan
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
 
     @available_if(_can_forget)
@@ -329,6 +330,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         ------
         ValueError
             If the other's parameters or features differ.
+        TypeError
+            If the other is no NormalizerEstimator.
         """
         check_is_fitted(self)
         if not isinstance(other, NormalizerEstimator):
@@ -461,18 +464,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             kernel=as_kernel(self.kernel),
             beta=1 / self.temperature,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
-            **{
-                name: getattr(self, name)
-                for name in (
-                    "method",
-                    "n_clusters",
-                    "covariance_type",
-                    "n_samples",
-                    "n_exact",
-                    "n_heavy",
-                    "n_components",
-                )
-            },
+            **{name: getattr(self, name) for name in _PLANNED},
         )
         if needs_softmax(plan):
             raise ValueError(
