@@ -88,8 +88,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
 
     n_samples : int, default=1000
         Keys drawn for each cluster, ``n_samples * n_clusters`` in all, without replacement and with probability in
-        proportion to their weight. For "control_variate", "sampling", "neighbors" and the standard error of
-        "gaussian".
+        proportion to their weight. For "control_variate", "sampling" and "neighbors"; the standard error of
+        "gaussian" takes so many in all.
 
     n_exact : int, default=64
         How many of a query's nearest keys "neighbors" has to sum exactly. It sums all keys of the cells that hold
@@ -509,7 +509,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
     def _log_z(self, X, method, run, with_error=False):
         """log Z and its raw standard error, for validated queries."""
         estimator = self._estimator()
-        blocks = estimator.blocks(len(X), method)
+        blocks = estimator.blocks(len(X), method, with_error)
         parts = run(lambda b: estimator.log_z(X[blocks[b]].astype(np.float64), method, with_error), range(len(blocks)))
         log_z, std = (np.concatenate(column) for column in zip(*parts, strict=True))
         return log_z, std

@@ -39,7 +39,7 @@ def _exactly(estimator: Estimator, run: Runner) -> tuple[Array, Array, Array, Ar
 
 
 def _estimates(estimator: Estimator, X: Array, run: Runner, with_error: bool) -> tuple[Array, Array]:
-    blocks = estimator.blocks(len(X), estimator.plan.method)
+    blocks = estimator.blocks(len(X), estimator.plan.method, with_error)
     parts = run(lambda b: estimator.log_z(X[blocks[b]], estimator.plan.method, with_error), range(len(blocks)))
     log_z, error = (np.concatenate(column) for column in zip(*parts, strict=True))
     return log_z, error

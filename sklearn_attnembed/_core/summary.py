@@ -35,6 +35,8 @@ from .survey import (
 _CLUSTERED, _CLUSTERED_EACH = 8192, 64
 # Keys drawn from at a time.
 _PART = 2**20
+# Elements of a temporary block of scores.
+_BLOCK_ELEMENTS = 2**18
 # Keys beyond the sample, kept to check on.
 N_CHECKS = 512
 
@@ -281,24 +283,35 @@ def combine(a: Summary, b: Summary, plan: Plan, cluster: Cluster, run: Runner) -
 
 
 # Giving out ------------------------------------------------------------------------------------------
+def _slices(n: int, step: int) -> list[slice]:
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+
 class Estimator:
     """log Z of blocks of queries, from a plan, a summary and, for some methods, the keys."""
 
     def __init__(self, plan: Plan, summary: Summary, keys: Array | None, weights: Array | None, labels: Any):
         self.plan, self.summary, self.keys, self.labels = plan, summary, keys, labels
         self.log_weights = None if weights is None else np.log(weights)
-        self.sample, self.stands_for, self.others = split(summary.sample, plan.sample_size)
+        # A check of a mixture does well with fewer keys than an estimate.
+        size = plan.n_samples if plan.method == "gaussian" else plan.sample_size
+        self.sample, self.stands_for, _ = split(summary.sample, size)
         d = summary.centers.shape[1]
         self.frequencies = plan.frequencies(d) if plan.frequencies else None
 
-    def blocks(self, n: int, method: str) -> list[slice]:
+    def blocks(self, n: int, method: str, with_error: bool = False) -> list[slice]:
         """Blocks of queries to be given to `log_z` and `log_mass`."""
-        if method == "exact":
-            return row_blocks([n], 1024)
         if method == "neighbors" and self.summary.cells is not None:
-            step = query_rows(n, self.summary.cells, self.plan.n_exact)
-            return [slice(i, min(i + step, n)) for i in range(0, n, step)]
-        return row_blocks([n], max(4 * self.summary.centers.shape[1], len(self.sample.keys)))
+            return _slices(n, query_rows(n, self.summary.cells, self.plan.n_exact))
+        if method == "exact":
+            return _slices(n, 256)
+        surveyed = with_error or method in ("control_variate", "sampling")
+        return self._small_blocks(n, surveyed)
+
+    def _small_blocks(self, n: int, surveyed: bool) -> list[slice]:
+        """Blocks whose scores, with the sampled keys if they are asked for, stay in the cache."""
+        width = max(4 * self.summary.centers.shape[1], len(self.sample.keys) * surveyed)
+        return _slices(n, int(np.clip(_BLOCK_ELEMENTS // width, 8, 4096)))
 
     def log_z(self, X: Array, method: str, with_error: bool = False) -> tuple[Array, Array]:
         """log Z of queries in float64 and its standard error, which is zero unless asked for or at hand."""
@@ -388,7 +401,7 @@ class Estimator:
         probed = probe(X, cells, plan.n_exact, plan.kernel, plan.beta)
         census = cell_census(X, self.keys, self.log_weights, cells, probed, plan.kernel, plan.beta, moments[1])
         parts = []
-        for rows in row_blocks([len(X)], len(self.sample.keys)):
+        for rows in self._small_blocks(len(X), True):
             sampled = probed[rows][:, self.sample.cells]
             part = Census(*(field[rows] for field in census))._replace(sampled=sampled)
             cut = (moments[0], moments[1][rows], moments[2][rows])
