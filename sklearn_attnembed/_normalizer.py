@@ -24,6 +24,8 @@ from ._sklearn import (
 
 # `score` compares on at most so many queries.
 _SCORED_QUERIES = 1000
+# Relative to log Z: what sums of many terms lose at most.
+_ROUNDING = 1e-15
 # Parameters that go into the plan as they are.
 _PLANNED = ("method", "n_clusters", "covariance_type", "n_samples", "n_exact", "n_heavy", "n_components")
 # Methods that need the keys themselves, not a summary of them.
@@ -383,7 +385,13 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         X = self._validate_queries(X)
         with block_runner(self.n_jobs) as run:
             log_z, std = self._log_z(X, self.method_, run, return_std)
-            return (log_z, std * self._calibration(run)) if return_std else log_z
+            if not return_std:
+                return log_z
+            if self.method_ == "exact":
+                return log_z, std
+            # Where every key was drawn or reached rounding is left.
+            rounding = _ROUNDING * (1 + np.abs(log_z, where=np.isfinite(log_z), out=np.zeros(len(X))))
+            return log_z, np.where(np.isfinite(log_z), np.maximum(std * self._calibration(run), rounding), 0)
 
     def transform(self, X):
         """Log of the attention mass that each cluster of keys receives; log Z is its logsumexp.
@@ -516,7 +524,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
 
     def _calibration(self, run):
         """What standard errors are multiplied by, computed once."""
-        if self._keys is None or self.method_ == "exact":
+        if self._keys is None:
             return 1.0
         if not self._scale:
             self._scale.append(calibration(self._estimator(), run))
