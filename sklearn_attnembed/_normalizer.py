@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core.checks import calibration, choose
 from ._core.kernels import KERNELS, as_kernel
+from ._core.normalizer import log_difference
 from ._core.operators import block_runner
 from ._core.summary import Estimator, Plan, combine, needs_softmax, summarise
 from ._sklearn import (
@@ -342,7 +343,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         plan, theirs = self._fitted_plan(), other._fitted_plan()
         values = {"kernel": (self.kernel, other.kernel), "temperature": (1 / plan.beta, 1 / theirs.beta)}
         names = ["method", "covariance_type", "n_heavy"]
-        names += ["n_components", "seed"] if plan.frequencies else ["n_samples"]
+        names += ["n_components", "seed"] if plan.has_features else ["n_samples"]
         values |= {name: (getattr(plan, name), getattr(theirs, name)) for name in names}
         values["random_state, as a seed,"] = values.pop("seed", (0, 0))
         for name, pair in values.items():
@@ -384,7 +385,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         """
         X = self._validate_queries(X)
         with block_runner(self.n_jobs) as run:
-            log_z, std = self._log_z(X, self.method_, run, return_std)
+            log_z, std = self._estimator().estimate(X, self.method_, run, return_std)
             if not return_std:
                 return log_z
             if self.method_ == "exact":
@@ -410,11 +411,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             -inf, so that estimators can go on with them.
         """
         X = self._validate_queries(X)
-        estimator = self._estimator()
         with block_runner(self.n_jobs) as run:
-            blocks = estimator.blocks(len(X), self.method_)
-            parts = run(lambda b: estimator.log_mass(X[blocks[b]].astype(np.float64), self.method_), range(len(blocks)))
-            log_mass = np.concatenate(list(parts))
+            log_mass = self._estimator().masses(X, self.method_, run)
         return np.maximum(log_mass, np.log(np.finfo(X.dtype).tiny)).astype(X.dtype)
 
     def score(self, X, y=None):
@@ -436,9 +434,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         X = X[:: -(-len(X) // _SCORED_QUERIES)]
         exact = self._exact(X)
         with block_runner(self.n_jobs) as run:
-            estimate, _ = self._log_z(X, self.method_, run)
-        same = estimate == exact  # -inf twice is no error
-        return -float(np.mean(np.abs(np.subtract(estimate, exact, where=~same, out=np.zeros(len(X))))))
+            estimate, _ = self._estimator().estimate(X, self.method_, run)
+        return -float(np.mean(np.abs(log_difference(estimate, exact))))
 
     def score_samples_exact(self, X):
         """log Z of queries by summing over all keys, whatever the method.
@@ -464,7 +461,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         if self._keys is None:
             raise ValueError("The exact value needs the keys, and partial_fit and merge keep none: use fit.")
         with block_runner(self.n_jobs) as run:
-            return self._log_z(X, "exact", run)[0]
+            return self._estimator().estimate(X, "exact", run)[0]
 
     def _plan(self):
         """The parameters, resolved; an error where they do not go together."""
@@ -513,14 +510,6 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
 
     def _estimator(self):
         return Estimator(self._fitted_plan(), self._summary, self._keys, self._key_weights, self._key_labels)
-
-    def _log_z(self, X, method, run, with_error=False):
-        """log Z and its raw standard error, for validated queries."""
-        estimator = self._estimator()
-        blocks = estimator.blocks(len(X), method, with_error)
-        parts = run(lambda b: estimator.log_z(X[blocks[b]].astype(np.float64), method, with_error), range(len(blocks)))
-        log_z, std = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return log_z, std
 
     def _calibration(self, run):
         """What standard errors are multiplied by, computed once."""

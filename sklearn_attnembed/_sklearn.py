@@ -52,25 +52,24 @@ def _release(version):
 
 
 def cluster_centers(X, weights, n_clusters, random_state):
-    """At most `n_clusters` centers of the rows of `X` by k-means, none of them empty; on one thread, as `partition`."""
+    """At most `n_clusters` centers of the rows of `X` by k-means, none of them empty."""
     model = KMeans(min(n_clusters, len(X)), n_init=1, max_iter=10, random_state=random_state)
-    with block_runner(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine
-        labels = model.fit_predict(X, sample_weight=weights)
-    return model.cluster_centers_[np.unique(labels)]
+    occupied = np.unique(_labels(model, X, weights))
+    return model.cluster_centers_[occupied]
 
 
 def partition(X, n_clusters, random_state):
-    """Cluster labels of the rows of `X` by k-means, without gaps; at most `n_clusters` of them.
-
-    On one thread: scikit-learn sums centres in an order that depends on the number of threads.
-    """
+    """Cluster labels of the rows of `X` by k-means, without gaps; at most `n_clusters` of them."""
     n_clusters = min(n_clusters, len(X))
     if n_clusters < 2:
         return np.zeros(len(X), dtype=np.intp)
     kind = KMeans if len(X) <= _MINI_BATCH else MiniBatchKMeans
     model = kind(n_clusters, n_init=1, max_iter=50, random_state=random_state)
+    return np.unique(_labels(model, X), return_inverse=True)[1]
+
+
+def _labels(model, X, weights=None):
+    """Fitted labels. On one thread: scikit-learn sums centres in an order that depends on the number of threads."""
     with block_runner(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine
-        labels = model.fit_predict(X)
-    return np.unique(labels, return_inverse=True)[1]
+        return model.fit_predict(X, sample_weight=weights)

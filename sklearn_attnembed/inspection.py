@@ -9,13 +9,13 @@ from .metrics import relative_error
 __all__ = ["EmbeddingDisplay", "LossCurveDisplay", "NormalizerErrorDisplay"]
 
 
-def _axes(ax):
-    """`ax`, or new axes."""
+def _axes(ax, *shape, **figure):
+    """`ax`, or new axes in a figure of that shape."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("Pictures need matplotlib: pip install 'sklearn-attnembed[plot]'.") from error
-    return plt.subplots()[1] if ax is None else ax
+    return plt.subplots(*shape, **figure)[1] if ax is None else ax
 
 
 class EmbeddingDisplay:
@@ -227,13 +227,7 @@ class NormalizerErrorDisplay:
         -------
         self : NormalizerErrorDisplay
         """
-        if axes is None:
-            first = _axes(None)
-            figure = first.figure
-            first.remove()
-            figure.set(figwidth=9.6, figheight=4.2, layout_engine="constrained")
-            axes = figure.subplots(1, 2)
-        points, curve = self.axes_ = np.asarray(axes)
+        points, curve = self.axes_ = np.asarray(_axes(axes, 1, 2, figsize=(9.6, 4.2), layout="constrained"))
         share = np.arange(1, len(self.error) + 1) / max(len(self.error), 1)
         (line,) = curve.step(np.sort(self.error), share, where="post", label=name, color=color)
         color = line.get_color()

@@ -1,18 +1,15 @@
 """Errors on keys whose log Z is known exactly: how wide an error bar has to be, and which method is good enough."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from .cells import reach
 from .kernels import Array
-from .normalizer import exact_attention
 from .operators import Runner
 from .summary import N_CHECKS, Cluster, Estimator, Plan, Summary, summarise
 
-# Queries of one block: eight of them keep the threads busy.
-_ROWS = N_CHECKS // 8
 # The largest sample that is tried for a cluster.
 _LARGEST = 1000
 # Share of keys to be covered: of queries that are no keys, which miss the own term, somewhat more are.
@@ -21,36 +18,39 @@ _COVERED = 0.94
 NORMAL_95 = 1.959963984540054
 
 
-def _exactly(estimator: Estimator, run: Runner) -> tuple[Array, Array, Array, Array]:
-    """Keys to check on, their weight, their own term relative to Z, and their exact log Z."""
-    drawn = estimator.summary.sample
+class Checks(NamedTuple):
+    """Keys whose log Z is known.
+
+    Attributes
+    ----------
+    keys : ndarray of shape (n, d)
+    weight, own, log_z : ndarray of shape (n,)
+        Weight of the key, its own term relative to Z, and exact log Z.
+    """
+
+    keys: Array
+    weight: Array
+    own: Array
+    log_z: Array
+
+
+def exactly(estimator: Estimator, run: Runner) -> Checks:
+    """The last keys drawn, and their exact log Z where it is finite."""
+    plan, drawn = estimator.plan, estimator.summary.sample
     X, weight = drawn.keys[-N_CHECKS:], drawn.weight[-N_CHECKS:]
-    plan, starts = estimator.plan, range(0, len(X), _ROWS)
-
-    def exact(block: int) -> Array:
-        queries = X[starts[block] : starts[block] + _ROWS]
-        return exact_attention(queries, estimator.keys, None, plan.kernel, plan.beta, estimator.log_weights)[0]
-
-    log_z = np.concatenate([np.empty(0), *run(exact, range(len(starts)))])
+    log_z = estimator.estimate(X, "exact", run)[0] if len(X) else np.empty(0)
     finite = np.isfinite(log_z)
     X, weight, log_z = X[finite], weight[finite], log_z[finite]
     own = weight * np.exp(plan.kernel.log_value(plan.beta * np.einsum("ij,ij->i", X, X)) - log_z)
-    return X, weight, np.minimum(own, 1), log_z
-
-
-def _estimates(estimator: Estimator, X: Array, run: Runner, with_error: bool) -> tuple[Array, Array]:
-    blocks = estimator.blocks(len(X), estimator.plan.method, with_error)
-    parts = run(lambda b: estimator.log_z(X[blocks[b]], estimator.plan.method, with_error), range(len(blocks)))
-    log_z, error = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return log_z, error
+    return Checks(X, weight, np.minimum(own, 1), log_z)
 
 
 def calibration(estimator: Estimator, run: Runner) -> float:
     """The factor with which 95 % intervals cover their share of the checked keys (split conformal prediction)."""
-    X, _, _, exact = _exactly(estimator, run)
+    X, _, _, exact = exactly(estimator, run)
     if not len(X):
         return 1.0
-    log_z, raw = _estimates(estimator, X, run, True)
+    log_z, raw = estimator.estimate(X, estimator.plan.method, run, True)
     gap = np.abs(log_z - exact)
     measurable = gap > 1e-13 * (1 + np.abs(exact))  # beyond rounding
     ratio = np.where(measurable, gap / np.maximum(raw, 1e-300), 0)
@@ -58,13 +58,15 @@ def calibration(estimator: Estimator, run: Runner) -> float:
     return float(min(np.sort(ratio)[rank - 1] / NORMAL_95, 1e12)) or 1.0
 
 
-def median_error(estimator: Estimator, run: Runner) -> float:
+def median_error(estimator: Estimator, checks: Checks, run: Runner) -> float:
     """Upper 95 % confidence limit of the median relative error of Z.
 
     The larger of that for queries that are keys and for queries that are none.
     """
-    X, weight, own, exact = _exactly(estimator, run)
-    ratio = np.exp(np.clip(_estimates(estimator, X, run, False)[0] - exact, -700, 700)) if len(X) else np.ones(0)
+    X, weight, own, exact = checks
+    if not len(X):
+        return 0.0
+    ratio = np.exp(np.clip(estimator.estimate(X, estimator.plan.method, run)[0] - exact, -700, 700))
     among, rest = np.abs(ratio - 1), own < 1
     weight, own, ratio = weight[rest], own[rest], ratio[rest]
     if estimator.plan.knows_own or estimator.plan.method == "neighbors":
@@ -118,16 +120,18 @@ def choose(
     keys: Array, weights: Array | None, plan: Plan, tol: float, cluster: Cluster, run: Runner
 ) -> tuple[Plan, float]:
     """The cheapest plan whose estimated median relative error is at most `tol`, and that estimate."""
-    summaries: dict[tuple[str, int], tuple[Summary, Any]] = {}
+    families: dict[tuple[str, int], tuple[Summary, Checks]] = {}
     for candidate in _candidates(plan, *keys.shape):
         if candidate.method == "exact":
             error = 0.0
             break
-        # A sample holds every smaller one: keys are summarised once for a method and a number of clusters.
+        # A sample holds every smaller one: keys are summarised, and checks summed, once for all of its sizes.
         family = (candidate.method, candidate.n_clusters)
-        if family not in summaries:
-            summaries[family] = summarise(keys, weights, candidate._replace(n_samples=_LARGEST), cluster, run)
-        error = median_error(Estimator(candidate, summaries[family][0], keys, weights, None), run)
+        if family not in families:
+            summary, _ = summarise(keys, weights, candidate._replace(n_samples=_LARGEST), cluster, run)
+            families[family] = summary, exactly(Estimator(candidate, summary, keys, weights, None), run)
+        summary, checks = families[family]
+        error = median_error(Estimator(candidate, summary, keys, weights, None), checks, run)
         if error <= tol:
             break
     return candidate, error

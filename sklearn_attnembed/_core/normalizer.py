@@ -122,6 +122,11 @@ def exact_attention(
     return log_z, output
 
 
+def log_difference(a: Array, b: Array) -> Array:
+    """a - b of logarithms; zero where both are -inf."""
+    return np.subtract(a, b, where=a != b, out=np.zeros(len(a)))
+
+
 def exact_log_mass(
     X: Array, keys: Array, labels: NDArray[np.integer], n_clusters: int, kernel: Kernel, beta: float, log_weights: Any
 ) -> Array:

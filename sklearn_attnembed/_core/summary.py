@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from .cells import Cells, build_cells, cell_census, cells_of, nearest_center, probe, query_rows
 from .features import FeatureSums, feature_estimate, feature_sums, merge_features, orthogonal_frequencies
 from .kernels import SOFTMAX, Array, Kernel
-from .normalizer import exact_attention, exact_log_mass, gaussian_log_mass, score_moments
+from .normalizer import exact_attention, exact_log_mass, gaussian_log_mass, log_difference, score_moments
 from .operators import Runner, row_blocks
 from .statistics import KeyStatistics, block_statistics, merge
 from .survey import (
@@ -66,11 +66,15 @@ class Plan(NamedTuple):
         return self.method in ("control_variate", "sampling")
 
     @property
-    def frequencies(self) -> Callable[[int], Array] | None:
-        """Frequencies of random features in so many dimensions, always the same."""
-        if self.method not in ("random_fourier", "positive_features"):
+    def has_features(self) -> bool:
+        """Whether the method is one of random features."""
+        return self.method in ("random_fourier", "positive_features")
+
+    def frequencies(self, d: int) -> Array | None:
+        """Frequencies of random features in `d` dimensions, always the same; None for other methods."""
+        if not self.has_features:
             return None
-        return lambda d: orthogonal_frequencies(d, self.n_components, np.random.RandomState(self.seed))
+        return orthogonal_frequencies(d, self.n_components, np.random.RandomState(self.seed))
 
 
 class Summary(NamedTuple):
@@ -171,7 +175,7 @@ def _pass(
 ) -> tuple[NDArray[np.integer], KeyStatistics, FeatureSums | None]:
     """The one pass over all keys: clusters, statistics, sums of features."""
     bounds = row_blocks([len(keys)], keys.shape[1])
-    frequencies = plan.frequencies(keys.shape[1]) if plan.frequencies else None
+    frequencies = plan.frequencies(keys.shape[1])
 
     def take(block: int) -> tuple[Array, KeyStatistics, FeatureSums | None]:
         Y, w = keys[bounds[block]], None if weights is None else weights[bounds[block]]
@@ -190,18 +194,6 @@ def _pass(
     return labels, statistics, features
 
 
-def _with_cells(
-    sample: KeySample, keys: Array, light: NDArray[np.integer], labels: Array, plan: Plan, cluster: Cluster, run: Runner
-) -> tuple[Cells, KeySample]:
-    """Cells, and the sample told which of them its keys are in."""
-    cells = build_cells(keys, light, labels, lambda points, k: cluster(points, None, k, plan.seed), run)
-    bounds = row_blocks([len(light)], keys.shape[1])
-    marks = np.concatenate(list(run(partial(_marks_of, keys, light, bounds), range(len(bounds)))))
-    order = np.argsort(marks, kind="stable")
-    sampled = light[order[np.searchsorted(marks, sample.marks, sorter=order)]]
-    return cells, sample._replace(cells=cells_of(cells, sampled))
-
-
 def summarise(
     keys: Array, weights: Array | None, plan: Plan, cluster: Cluster, run: Runner, before: Summary | None = None
 ) -> tuple[Summary, NDArray[np.integer]]:
@@ -217,7 +209,10 @@ def summarise(
     labels, statistics, features = _pass(keys, light, centers, plan, run)
     cells = None
     if plan.method == "neighbors" and not heavy.all():
-        cells, sample = _with_cells(sample, keys, np.flatnonzero(~heavy), labels, plan, cluster, run)
+        cells = build_cells(
+            keys, np.flatnonzero(~heavy), labels, lambda points, k: cluster(points, None, k, plan.seed), run
+        )
+        sample = sample._replace(cells=cells_of(cells, sample.rows))
     heavy_weights = np.ones(heavy.sum()) if weights is None else weights[heavy].astype(np.float64)
     return Summary(
         centers=centers,
@@ -296,15 +291,26 @@ class Estimator:
         # A check of a mixture does well with fewer keys than an estimate.
         size = plan.n_samples if plan.method == "gaussian" else plan.sample_size
         self.sample, self.stands_for, _ = split(summary.sample, size)
-        d = summary.centers.shape[1]
-        self.frequencies = plan.frequencies(d) if plan.frequencies else None
+        self.frequencies = plan.frequencies(summary.centers.shape[1])
 
-    def blocks(self, n: int, method: str, with_error: bool = False) -> list[slice]:
-        """Blocks of queries to be given to `log_z` and `log_mass`."""
+    def estimate(self, X: Array, method: str, run: Runner, with_error: bool = False) -> tuple[Array, Array]:
+        """`log_z` of any number of queries, block by block on threads."""
+        blocks = self._blocks(len(X), method, with_error)
+        parts = run(lambda b: self.log_z(X[blocks[b]].astype(np.float64), method, with_error), range(len(blocks)))
+        log_z, error = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return log_z, error
+
+    def masses(self, X: Array, method: str, run: Runner) -> Array:
+        """`log_mass` of any number of queries, block by block on threads."""
+        blocks = self._blocks(len(X), method)
+        parts = run(lambda b: self.log_mass(X[blocks[b]].astype(np.float64), method), range(len(blocks)))
+        return np.concatenate(list(parts))
+
+    def _blocks(self, n: int, method: str, with_error: bool = False) -> list[slice]:
         if method == "neighbors" and self.summary.cells is not None:
             return _slices(n, query_rows(n, self.summary.cells, self.plan.n_exact))
         if method == "exact":
-            return _slices(n, 256)
+            return _slices(n, int(np.clip(-(-n // 8), 64, 256)))
         surveyed = with_error or method in ("control_variate", "sampling")
         return self._small_blocks(n, surveyed)
 
@@ -366,8 +372,7 @@ class Estimator:
             return log_z, np.zeros(len(X))
         moments = self._moments(X)
         sampled, noise = self._survey(X, moments, census=self._not_itself(X, moments[1]))
-        same = log_z == sampled  # -inf twice is no error
-        residual = np.subtract(log_z, sampled, where=~same, out=np.zeros(len(X)))
+        residual = log_difference(log_z, sampled)
         # Nobody says whether a query is a key: then its own term is a part of Z that no mixture has.
         own = self.plan.kernel.log_value(self.plan.beta * np.einsum("ij,ij->i", X, X)) - sampled
         itself = np.log1p(np.exp(np.clip(own, None, 700), where=np.isfinite(own), out=np.zeros(len(X))))
@@ -419,4 +424,4 @@ class Estimator:
 
 def needs_softmax(plan: Plan) -> bool:
     """Whether a method is only defined for softmax, and the kernel is another."""
-    return plan.frequencies is not None and plan.kernel is not SOFTMAX
+    return plan.has_features and plan.kernel is not SOFTMAX

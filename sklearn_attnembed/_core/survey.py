@@ -59,6 +59,8 @@ class KeySample(NamedTuple):
     marks : ndarray of uint64 of shape (s,)
     waiting : ndarray of shape (s,)
         Exponential of mean 1, to be divided by the weight.
+    rows : ndarray of int of shape (s,)
+        Where a key, or one of its copies, stood among those it was drawn from.
     labels, cells : ndarray of int of shape (s,)
         Clusters, and cells where there are any.
     """
@@ -67,6 +69,7 @@ class KeySample(NamedTuple):
     weight: Array
     marks: Marks
     waiting: Array
+    rows: NDArray[np.integer]
     labels: NDArray[np.integer]
     cells: NDArray[np.integer]
 
@@ -83,11 +86,13 @@ def draw(
     uniform = (_mix(distinct ^ _mix(np.full(1, seed, np.uint64) * _SPREAD)) >> np.uint64(11)) * 2.0**-53
     waiting = -np.log1p(-uniform) + _TINY
     order = np.argsort(waiting / total, kind="stable")[: size + 1]  # ties fall by mark
+    rows = active[position[order]]
     return KeySample(
-        X[active[position[order]]].astype(np.float64),
+        X[rows].astype(np.float64),
         total[order],
         distinct[order],
         waiting[order],
+        rows,
         *np.zeros((2, len(order)), np.intp),
     )
 
