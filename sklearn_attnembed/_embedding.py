@@ -1,7 +1,7 @@
 """AttentionEmbedding: embeddings by the linear-time surrogate of the softmax loss."""
 
 import warnings
-from functools import partial
+from functools import cache, partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,9 +14,19 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core import operators, solver
-from ._core.response import Model, fingerprint, responder
-from ._core.statistics import KeyStatistics
-from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, partition
+from ._core.response import responder
+from ._sklearn import (
+    BaseEstimator,
+    CallbackSupportMixin,
+    FitTask,
+    Interval,
+    StrOptions,
+    VersionedState,
+    _fit_context,
+    cluster_centers,
+    partition,
+    with_callbacks,
+)
 from .affinity import neighbor_affinity
 from .metrics import log_normalizer_exact
 
@@ -26,7 +36,9 @@ _PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
 _SCORED_PAIRS = 2**31
 
 
-class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator):
+class AttentionEmbedding(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator
+):
     """Embed whatever has affinities, so that attention reproduces them, in linear time.
 
     Unit vectors `x_i` are found whose attention ``softmax_j(x_i . x_j / temperature)`` is close to given affinities
@@ -177,11 +189,13 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
+        "key_weight": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
         "normalizer": [StrOptions({"gaussian", "neighbors", "exact"})],
         "n_exact": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions({"accelerated", "gradient"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
@@ -195,14 +209,16 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         n_neighbors=15,
         metric="euclidean",
         walk_length=1,
-        temperature=1.0,
+        temperature=0.2,
         n_clusters=1,
         null_model="uniform",
+        key_weight="uniform",
         normalizer="gaussian",
         n_exact=64,
         solver="accelerated",
         max_iter=100,
-        tol=1e-3,
+        tol=1e-2,
+        warm_start=False,
         random_state=None,
         n_jobs=None,
         verbose=0,
@@ -215,16 +231,19 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         self.temperature = temperature
         self.n_clusters = n_clusters
         self.null_model = null_model
+        self.key_weight = key_weight
         self.normalizer = normalizer
         self.n_exact = n_exact
         self.solver = solver
         self.max_iter = max_iter
         self.tol = tol
+        self.warm_start = warm_start
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
 
     # fit and transform -------------------------------------------------------------------------------
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Learn the embedding.
@@ -252,15 +271,17 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         UserWarning
             If rows have no affinity, or `n_neighbors` was clipped.
         """
+        task = FitTask(self, X, y, self.max_iter)
         before = dict(vars(self))
         try:
-            displacement = self._fit(X)
+            displacement = self._fit(X, task)
         except BaseException:  # interrupted too: the model stays what it was
             vars(self).clear()
             vars(self).update(before)
             raise
+        task.end()
         _warn_isolated(self.isolated_)
-        if not self.converged_ and self.tol > 0:
+        if not self.converged_ and self.tol > 0 and self.n_iter_ == self.max_iter:  # not stopped by a callback
             warnings.warn(
                 f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
                 f"was {displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
@@ -269,7 +290,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
             )
         return self
 
-    def _fit(self, X):
+    def _fit(self, X, task):
         """Validate, solve, store; return the last displacement."""
         A, dtype = self._training_affinities(X)
         P, isolated = operators.row_stochastic(A, dtype)
@@ -280,21 +301,29 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
             )
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
         problem = self._problem(A, P, isolated, dtype)
-        Y = _initial_vectors(problem.active, self.n_components, dtype, int(seeds[0]))
+        Y, is_warm = self._first_vectors(problem, dtype, int(seeds[0]))
+        strategy = self._strategy(problem, int(seeds[1]))
         with operators.block_runner(self.n_jobs) as run:
+
+            def report(iteration, loss, displacement, so_far):
+                self._print(iteration, loss, displacement)
+                return task.end(lambda: self._attributes(problem, so_far(), strategy, run))
+
             solution = solver.solve(
                 problem,
                 Y,
-                self._strategy(int(seeds[1])),
+                strategy,
                 solver=self.solver,
                 max_iter=self.max_iter,
                 tol=self.tol,
+                warm=is_warm,
                 run=run,
-                report=self._report,
+                begin=task.begin,
+                report=report,
             )
-            self._store(problem, solution, run)
+            vars(self).update(self._attributes(problem, solution, strategy, run))
         self.isolated_ = isolated
-        self.embedding_ = self._respond(P, isolated)
+        self.embedding_ = self._respond(self._model, P, isolated)
         return solution.displacement
 
     def fit_transform(self, X, y=None):
@@ -334,7 +363,54 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         check_is_fitted(self)
         P, isolated = self._query_affinities(X)
         _warn_isolated(isolated)
-        return self._respond(P, isolated)
+        return self._respond(self._model, P, isolated)
+
+    def transform_keys(self, X):
+        """Embed new columns of a table, each given the fitted rows alone (``affinity="bipartite"``).
+
+        What `transform` is for new rows: new items of known users, new words of known documents.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_new_columns)
+            Non-negative counts of the fitted samples, in their order, in the new columns.
+
+        Returns
+        -------
+        key_embedding : ndarray of shape (n_new_columns, n_components)
+            Unit rows, to be compared with `embedding_`; zero for empty columns.
+
+        Raises
+        ------
+        ValueError
+            If `X` has other rows than those of `fit`, or `affinity` is another.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> counts = np.kron(np.eye(2), np.ones((10, 8)))
+        >>> model = AttentionEmbedding(2, affinity="bipartite", random_state=0).fit(counts)
+        >>> item = model.transform_keys(np.arange(20)[:, None] < 10)
+        >>> scores = model.embedding_ @ item[0]
+        >>> bool(scores[:10].mean() > scores[10:].mean())
+        True
+        """
+        check_is_fitted(self)
+        if self.affinity != "bipartite":
+            raise ValueError(
+                f"transform_keys embeds new columns of a table, which only affinity='bipartite' has, but affinity="
+                f"{self.affinity!r}. For new samples use transform."
+            )
+        X = check_array(X, accept_sparse=_FORMATS, dtype=[np.float64, np.float32], input_name="X")
+        if X.shape[0] != self._sizes[0]:
+            raise ValueError(
+                f"X has {X.shape[0]} rows, but transform_keys is expecting {self._sizes[0]}: one for each sample seen "
+                "in fit, in the same order."
+            )
+        P, isolated = operators.row_stochastic(self._affinities(X).T, self.key_embedding_.dtype)
+        _warn_isolated(isolated, "columns")
+        return self._respond(self._column_model, P, isolated)
 
     def score(self, X, y=None):
         """Mean log likelihood of affinity rows under the attention of their embedding, exactly normalised.
@@ -360,10 +436,12 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         rows = np.flatnonzero(~isolated)
         if len(rows) == 0:
             raise ValueError("X has no row with any affinity to the fitted samples, so there is nothing to score.")
-        embedding = self._respond(P, isolated)[rows]
+        embedding = self._respond(self._model, P, isolated)[rows]
         fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows])
         step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
-        log_z = log_normalizer_exact(embedding[::step], keys, temperature=self.temperature, n_jobs=self.n_jobs)
+        log_z = log_normalizer_exact(
+            embedding[::step], keys, temperature=self.temperature, key_weight=self._key_weight, n_jobs=self.n_jobs
+        )
         return float(np.mean(1 / self.temperature * fit[::step] - log_z))
 
     def perplexity(self, X):
@@ -401,12 +479,10 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         --------
         >>> from sklearn_attnembed import AttentionEmbedding
         >>> AttentionEmbedding(128).estimate_memory(1_000_000, dtype="float32") / 1e9
-        1.536
+        2.048
         """
-        bipartite = self.affinity == "bipartite"
-        walks = 0 if self.walk_length == 1 else 1 if self.walk_length == 2 and not bipartite else 2
-        rows = n_samples + (n_features if bipartite else 0)
-        return (3 + walks) * rows * self.n_components * np.dtype(dtype).itemsize
+        rows = n_samples + (n_features if self.affinity == "bipartite" else 0)
+        return (4 + (self.walk_length > 1)) * rows * self.n_components * np.dtype(dtype).itemsize
 
     # affinities --------------------------------------------------------------------------------------
     def _training_affinities(self, X):
@@ -489,87 +565,101 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
     # the solver's view -------------------------------------------------------------------------------
     def _problem(self, A, P, isolated, dtype):
         """The problem to solve, square or bipartite."""
-        gamma = {"uniform": 0.0, "degree": 1.0}.get(self.null_model, self.null_model)
         if self.affinity == "bipartite":
             backward, unused = operators.row_stochastic(A.T, dtype)
             active = ~np.concatenate([isolated, unused])
             sizes = list(A.shape)
             square = sp.block_array([[None, sp.csr_array(P)], [sp.csr_array(backward), None]], format="csr")
-            degree = np.concatenate([_column_sums(A.T), _column_sums(A)]) if gamma else active
         else:
             active, sizes, square = ~isolated, [A.shape[0]], P
-            degree = _column_sums(A) if gamma else active
+
+        @cache
+        def degree():
+            return np.concatenate([_column_sums(side) for side in ([A.T, A] if len(sizes) == 2 else [A])])
+
+        def powers(name):
+            gamma = {"uniform": 0, "degree": 1}.get(name, name)
+            return active * (degree() ** gamma if gamma else 1.0)
+
         bounds = operators.row_blocks(sizes, self.n_components)
-        group = [0 if rows.start < sizes[0] else 1 for rows in bounds]
-        null = np.where(active, np.asarray(degree, np.float64) ** gamma, 0) if gamma else active.astype(np.float64)
-        null = np.concatenate([side / (side.sum() or 1) for side in np.split(null, np.cumsum(sizes)[:-1])])
+        null, weight = powers(self.null_model), powers(self.key_weight)
+        ends = np.cumsum(sizes)[:-1]
+        counts = [side.sum() for side in np.split(active, ends)]
+        null = np.concatenate([side / (side.sum() or 1) for side in np.split(null, ends)])
+        weight = [side * (n / (side.sum() or 1)) for side, n in zip(np.split(weight, ends), counts, strict=True)]
         return solver.Problem(
             affinity=operators.blocked(square, bounds),
-            group=group,
+            group=[int(rows.start >= sizes[0]) for rows in bounds],
             key_group=[1, 0] if len(sizes) == 2 else [0],
             sizes=sizes,
             active=active,
             null=null,
+            weight=None if self.key_weight in ("uniform", 0) else np.concatenate(weight),
             beta=1 / self.temperature,
             walk_length=self.walk_length,
         )
 
-    def _strategy(self, seed):
+    def _first_vectors(self, problem, dtype, seed):
+        """Where the solver starts, and whether that is where it ended before."""
+        Y = _initial_vectors(problem.active, self.n_components, dtype, seed)
+        if not self.warm_start or not hasattr(self, "_vectors"):
+            return Y, False
+        if self._vectors.shape[1] != self.n_components:
+            raise ValueError(
+                f"warm_start=True goes on from vectors of {self._vectors.shape[1]} dimensions, but n_components="
+                f"{self.n_components}. Set it back, or set warm_start=False to start anew."
+            )
+        start = 0
+        for group, n_before in enumerate(self._sizes):  # rows and columns that were there before
+            n = min(n_before, problem.sizes[group])
+            ours, theirs = Y[problem.group_rows(group)][:n], self._vectors[start : start + n]
+            known = theirs.any(axis=1) & problem.active[problem.group_rows(group)][:n]
+            ours[known] = theirs[known]
+            start += n_before
+        return Y, True
+
+    def _strategy(self, problem, seed):
         """How the solver has Z."""
         return solver.Strategy(
             self.normalizer,
             self.n_clusters,
+            min(self.n_exact, *(len(problem.active_rows(group)) for group in problem.key_group)),
             partial(partition, n_clusters=self.n_clusters, random_state=seed),
-            self._nearest,
+            lambda points, k, round: cluster_centers(points, None, k, seed + round),
+            seed,
         )
 
-    def _nearest(self, X, Y):
-        """Indices of the `n_exact` rows of `Y` nearest to each of `X`."""
-        index = NearestNeighbors(n_neighbors=min(self.n_exact, len(Y)), algorithm="brute").fit(Y)
-        return index.kneighbors(X, return_distance=False)
+    def _attributes(self, problem, solution, strategy, run):
+        """The model: the keys, where walks lead, and their statistics; of both sides, if there are two."""
+        n_sides = len(problem.sizes)
+        targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, n_sides, run)
+        rows = problem.group_rows(problem.key_group[0])
+        active = problem.active[rows]
+        return {
+            "key_embedding_": np.ascontiguousarray(solution.vectors[rows]),
+            "loss_curve_": list(solution.losses),
+            "n_iter_": len(solution.losses),
+            "converged_": solution.converged or self.solver == "gradient",
+            "_vectors": solution.vectors,
+            "_sizes": list(problem.sizes),
+            "_active_keys": active,
+            "_key_weight": None if problem.weight is None else problem.weight[rows][active],
+            "_model": solver.model(problem, solution, strategy, targets, 0, run),
+            "_column_model": solver.model(problem, solution, strategy, targets, 1, run) if n_sides == 2 else None,
+        }
 
-    def _store(self, problem, solution, run):
-        """Keep the model: the keys, what walks lead to, and the statistics."""
-        key_rows = problem.group_rows(problem.key_group[0])
-        targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, len(problem.sizes), run)
-        self._fingerprints = None
-        if self.normalizer != "gaussian" and self.affinity != "bipartite":
-            product = operators.products(problem.affinity, targets)
-            leads = run(lambda block: fingerprint(product(block)), range(len(problem.group)))
-            self._fingerprints = np.concatenate(list(leads))[problem.active]
-        keys = solution.keys[problem.key_group[0]]
-        self.key_embedding_ = np.ascontiguousarray(solution.vectors[key_rows])
-        self._targets = self.key_embedding_ if self.walk_length == 1 else np.ascontiguousarray(targets[key_rows])
-        self._active_keys = problem.active[key_rows]
-        self._key_weight, self._key_mean, self._key_scatter = keys.statistics
-        self._null_mean = solution.keys[0].null_mean
-        self.loss_curve_ = solution.losses
-        self.n_iter_ = len(solution.losses)
-        self.converged_ = solution.converged or self.solver == "gradient"
-
-    def _respond(self, P, isolated):
+    def _respond(self, model, P, isolated):
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
-        # A dense product rounds differently for every batch size, in float32 visibly.
-        targets = self._targets if sp.issparse(P) else self._targets.astype(np.float64)
-        bounds = operators.row_blocks([P.shape[0]], self.n_components)
+        # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
+        targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64)
+        bounds = operators.row_blocks([P.shape[0]], targets.shape[1])
         product = operators.products(operators.blocked(P, bounds), targets)
-        keys = None if self.normalizer == "gaussian" else self.key_embedding_[self._active_keys].astype(np.float64)
-        respond = responder(
-            Model(
-                statistics=KeyStatistics(self._key_weight, self._key_mean, self._key_scatter),
-                null_mean=self._null_mean,
-                beta=1 / self.temperature,
-                normalizer=self.normalizer,
-                keys=keys,
-                fingerprints=self._fingerprints,
-                nearest=self._nearest,
-            )
-        )
-        out = np.zeros((P.shape[0], self._targets.shape[1]), self.key_embedding_.dtype)
+        respond = responder(model)
+        out = np.zeros((P.shape[0], targets.shape[1]), model.targets.dtype)
 
         def one(block):
             rows, kept = bounds[block], ~isolated[bounds[block]]
-            out[rows][kept] = respond(product(block).astype(np.float64))[kept]
+            out[rows][kept] = respond(product(block))[kept]
 
         with operators.block_runner(self.n_jobs) as run:
             for _ in run(one, range(len(bounds))):
@@ -577,7 +667,7 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
         return out
 
     # messages ----------------------------------------------------------------------------------------
-    def _report(self, iteration, loss, displacement):
+    def _print(self, iteration, loss, displacement):
         if self.verbose:
             print(
                 f"[AttentionEmbedding] iteration {iteration + 1:4d}  loss {loss:.6f}  displacement {displacement:.2e}"
@@ -598,11 +688,11 @@ class AttentionEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Vers
 
 
 def _initial_vectors(active, n_components, dtype, seed):
-    """Random unit rows, drawn in double precision a block at a time; zero where not active."""
+    """Random unit rows, the same in any precision, drawn a block at a time; zero where not active."""
     generator = np.random.default_rng(seed)
     Y = np.empty((len(active), n_components), dtype)
     for rows in operators.row_blocks([len(active)], n_components):
-        Y[rows] = generator.standard_normal((rows.stop - rows.start, n_components))
+        Y[rows] = generator.random((rows.stop - rows.start, n_components), np.float32) - np.float32(0.5)
     Y[~active] = 0
     return operators.unit_rows(Y)
 
@@ -620,10 +710,10 @@ def _column_sums(A):
     return np.asarray(A.sum(axis=0), np.float64).ravel()
 
 
-def _warn_isolated(isolated):
+def _warn_isolated(isolated, kind="rows"):
     if isolated.any():
         warnings.warn(
-            f"{np.count_nonzero(isolated)} of {len(isolated)} rows have no affinity: their vectors are zero, see "
+            f"{np.count_nonzero(isolated)} of {len(isolated)} {kind} have no affinity: their vectors are zero, see "
             "isolated_. Drop them, or give them an affinity to themselves.",
             stacklevel=4,  # of fit or transform, through scikit-learn's wrapper
         )

@@ -10,16 +10,32 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import _check_sample_weight
 
 from ._core.operators import block_runner
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn 1.8 has none
+
+    class CallbackSupportMixin:
+        """No callbacks."""
+
+    def with_callbacks(method):
+        """No callbacks."""
+        return method
+
+
 from ._version import __version__
 
 __all__ = [
     "BaseEstimator",
+    "CallbackSupportMixin",
+    "FitTask",
     "Interval",
     "StrOptions",
     "VersionedState",
     "_check_sample_weight",
     "_fit_context",
     "validate_params",
+    "with_callbacks",
 ]
 
 # Above this many rows clusters come from mini-batches.
@@ -45,6 +61,37 @@ class VersionedState:
                 stacklevel=2,
             )
         super().__setstate__(state)
+
+
+class FitTask:
+    """The fit of an estimator as its callbacks see it: one task, an iteration each a part of it.
+
+    Where scikit-learn has no callbacks, or the estimator none, nothing is done.
+    """
+
+    def __init__(self, estimator, X, y, n_iterations):
+        # As functions: an operator would be taken for one. Scores are asked for only where there is a y, needed or not.
+        self._data = {"X": lambda: X, "y": lambda: np.zeros(X.shape[0]) if y is None else y}
+        self._estimator, self._whole, self._part = estimator, None, None
+        if hasattr(estimator, "_init_callback_context"):
+            self._whole = estimator._init_callback_context(max_subtasks=n_iterations)
+            self._whole.call_on_fit_task_begin(estimator=estimator, **self._data)
+
+    def begin(self):
+        """An iteration begins."""
+        if self._whole is not None:
+            self._part = self._whole.subcontext(task_name="iteration")
+            self._part.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+
+    def end(self, attributes=None):
+        """An iteration ends, or the fit if none is under way; return whether a callback wants to stop.
+
+        `attributes` is a function of what a model stopped here would have been left with.
+        """
+        task, self._part = self._part or self._whole, None
+        if task is None:
+            return False
+        return task.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes=attributes, **self._data)
 
 
 def _release(version):

@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 from sklearn_attnembed._core.kernels import KERNELS
 from sklearn_attnembed._core.normalizer import (
+    Near,
     exact_attention,
     exact_field,
     gaussian_field,
@@ -52,16 +53,31 @@ def test_gaussian_gradient(name):
         assert_allclose(beta * gradient[:, axis], slope, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("make", ["exact", "neighbors"])
-def test_softmax_field_gradient(make):
+def test_softmax_field_gradient():
     beta, h = 3.0, 1e-6
-    near = np.argsort(-X @ KEYS.T, axis=1)[:, :6]
-    field = exact_field(KEYS, beta) if make == "exact" else neighbor_field(STATISTICS, KEYS, near, beta)
+    field = exact_field(KEYS, None, beta)
     gradient = field(X, ROWS)[1]
     for axis in range(5):
         step = h * np.eye(5)[axis]
         slope = (field(X + step, ROWS)[0] - field(X - step, ROWS)[0]) / (2 * h)
         assert_allclose(beta * gradient[:, axis], slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("with_self", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_clusters", [1, 3])
+def test_near_keys_and_all_others_are_all(n_clusters, weighted, with_self):
+    """With every key in the sample value and gradient are exact, whatever is near."""
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.5, 2, len(KEYS)) if weighted else None
+    labels = np.arange(len(KEYS)) % n_clusters
+    statistics = block_statistics(KEYS, weights, labels, n_clusters)
+    nearest = np.array([rng.choice(len(KEYS), 6, replace=False) for _ in X])
+    near = Near(nearest, [np.flatnonzero(labels == a) for a in range(n_clusters)], labels)
+    value, gradient = neighbor_field(statistics, KEYS, weights, near, 2.0, with_self)(X, ROWS)
+    expected = exact_field(KEYS, weights, 2.0, with_self)(X, ROWS)
+    assert_allclose(value, expected[0], atol=1e-4)
+    assert_allclose(gradient, expected[1], atol=1e-4)
 
 
 @KINDS
@@ -96,7 +112,8 @@ def test_nearest_keys_make_sharp_attention_accurate():
     errors = [np.median(np.abs(mixture - exact))]
     for n_exact in (10, 100):
         near = np.argsort(-keys @ keys.T, axis=1)[:, :n_exact]
-        log_z = neighbor_field(statistics, keys, near, beta)(keys, rows)[0]
+        look = Near(near, [np.arange(0, 400, 2)], None)
+        log_z = neighbor_field(statistics, keys, None, look, beta)(keys, rows)[0]
         errors.append(np.median(np.abs(log_z - exact)))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.1

@@ -30,7 +30,7 @@ def test_surrogate_against_exact_twin(walk_length, real):
     A = real.ppi().A
     losses = []
     for normalizer in ("gaussian", "exact"):
-        model = walks(64, normalizer=normalizer).set_params(walk_length=walk_length).fit(A)
+        model = walks(64, normalizer=normalizer, temperature=1.0, tol=1e-4).set_params(walk_length=walk_length).fit(A)
         x = model.embedding_[~model.isolated_].astype(np.float64)
         n_keys = len(x)
         cross_entropy = attention_cross_entropy(A, model.embedding_, walk_length=walk_length, n_jobs=2)

@@ -44,7 +44,7 @@ def test_iterated_response_is_stationary(kind):
     rng = np.random.default_rng(0)
     keys = rng.standard_normal((200, 4)) / 2
     statistics = block_statistics(keys, None, np.arange(200) % 3, 3)
-    field = gaussian_field(statistics, 2.0) if kind == "mixture" else exact_field(keys, 2.0)
+    field = gaussian_field(statistics, 2.0) if kind == "mixture" else exact_field(keys, None, 2.0)
     C = rng.standard_normal((7, 4))
     X = response.iterated_response(C, operators.unit_rows(C.copy()), field, 2 * largest_variance(statistics))
     force = C - field(X, slice(None))[1]
@@ -73,7 +73,7 @@ def test_rotation_is_found():
 def test_gradient_step_turns_by_its_rate():
     rng = np.random.default_rng(0)
     Y = operators.unit_rows(rng.standard_normal((10, 6)))
-    new = solver._gradient_step(0.6)(Y, rng.standard_normal((10, 6)))
+    new = solver._gradient_step(0.6)(Y, rng.standard_normal((10, 6)), None)
     assert_allclose(np.linalg.norm(new, axis=1), 1)
     assert_allclose(np.einsum("ij,ij->i", new, Y), 0.8)
 
@@ -82,3 +82,11 @@ def test_settled_needs_a_flat_stretch():
     assert not solver._has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.2], 1e-2)
     assert solver._has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.398, 2.3979], 1e-2)
     assert not solver._has_settled([1.0] * 20, 0)
+
+
+def test_damping_is_no_less_than_walks_can_swing():
+    """One step can have an eigenvalue of -1, longer averages cannot."""
+    floors = [solver._backlash(type("Problem", (), {"sizes": [5], "walk_length": length})) for length in (1, 2, 3, 10)]
+    assert floors[0] == 1
+    assert np.all(np.diff(floors) < 0)
+    assert_allclose(floors[1], 1.2 * 0.5625, rtol=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_attnembed._core.statistics import block_statistics, largest_variance, merge, pool
+from sklearn_attnembed._core.statistics import block_statistics, largest_variance, merge, pool, sphere_statistics
 
 RNG = np.random.default_rng(0)
 Y = RNG.standard_normal((101, 6)) + 5
@@ -64,3 +64,15 @@ def test_far_mean_costs_no_digits():
 def test_largest_variance_sees_between_clusters():
     apart = np.array([[-3.0, 0], [-3.0, 0], [3.0, 0], [3.0, 0]])
     assert_allclose(largest_variance(block_statistics(apart, None, np.array([0, 0, 1, 1]), 2)), 9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_statistics_on_the_sphere(weighted):
+    Y = np.random.default_rng(0).standard_normal((300, 5))
+    Y /= np.linalg.norm(Y, axis=1, keepdims=True)
+    weights = np.random.default_rng(1).uniform(0, 2, 300) if weighted else None
+    for ours, expected in zip(sphere_statistics(Y, weights), block_statistics(Y, weights), strict=True):
+        assert_allclose(ours, expected, atol=1e-10)
+    assert_allclose(
+        sphere_statistics(Y.astype(np.float32), weights).scatter, block_statistics(Y, weights).scatter, atol=1e-4
+    )

@@ -22,6 +22,8 @@ _CELL = 256
 _LARGE = 2**16
 # Keys of each cell that its center is found from.
 _PER_CELL = 32
+# Share of the keys that are looked at again where lists are known.
+_AGAIN = 0.25
 # Rows assigned at once; pairs of query and cell held at once; elements of a temporary block.
 _ROWS, _PAIRS, _BLOCK_ELEMENTS = 4096, 2**17, 2**18
 
@@ -157,3 +159,49 @@ def cell_census(
             first[rows, a] += scores @ weights
             second[rows, a] += np.square(scores, out=scores) @ weights
     return Census(log_mass, count, first, second, np.zeros((n, 0), bool))
+
+
+def nearest_keys(
+    X: Array, keys: Array, cells: Cells, n_exact: int, run: Runner, known: NDArray[np.integer] | None = None
+) -> NDArray[np.integer]:
+    """Numbers of the `n_exact` keys of largest x.y among those in the cells around each query, int32.
+
+    Queries that are nearest to the same center look at the same cells, so a cell is one dense product. `known` are
+    lists found before, by other cells: the better of both is kept, and fewer cells are looked at.
+    """
+    wanted = reach(n_exact) * (1 if known is None else _AGAIN)
+    sizes, center = np.diff(cells.starts), nearest_center(X, cells.centers)
+    order = np.argsort(center, kind="stable")
+    ends = np.searchsorted(center[order], np.arange(len(sizes) + 1))
+    near = np.argsort(-(cells.centers @ cells.centers.T) + np.einsum("ij,ij->i", cells.centers, cells.centers) / 2)
+    out = np.empty((len(X), n_exact), np.int32)
+
+    def one(cell: int) -> None:
+        rows = order[ends[cell] : ends[cell + 1]]
+        around = near[cell, : np.searchsorted(np.cumsum(sizes[near[cell]]), wanted) + 1]
+        members = np.concatenate([cells.order[cells.starts[c] : cells.starts[c + 1]] for c in around])
+        Y, step = keys[members], max(_BLOCK_ELEMENTS // len(members), 1)
+        for cut in (rows[i : i + step] for i in range(0, len(rows), step)):
+            scores = X[cut] @ Y.T
+            best = np.argpartition(scores, len(members) - n_exact, axis=1)[:, len(members) - n_exact :]
+            found = members[best]
+            if known is not None:
+                found = _better(found, np.take_along_axis(scores, best, axis=1), known[cut], X[cut], keys)
+            out[cut] = found
+
+    for _ in run(one, range(len(sizes))):
+        pass
+    return out
+
+
+def _better(
+    found: NDArray[np.integer], scores: Array, known: NDArray[np.integer], X: Array, keys: Array
+) -> NDArray[np.integer]:
+    """The best of two lists of keys, each key once."""
+    n_exact = found.shape[1]
+    both = np.concatenate([found, known], axis=1)
+    scores = np.concatenate([scores, np.matmul(keys[known], X[:, :, None])[:, :, 0]], axis=1)
+    order = np.argsort(both, axis=1, kind="stable")
+    both, scores = np.take_along_axis(both, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    scores[:, 1:][both[:, 1:] == both[:, :-1]] = -np.inf
+    return np.take_along_axis(both, np.argpartition(scores, n_exact, axis=1)[:, n_exact:], axis=1)

@@ -5,7 +5,7 @@ A *field* is what the solver needs of a normaliser: ``field(X, rows) -> (log Z, 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -86,12 +86,10 @@ def exact_attention(
     kernel: Kernel,
     beta: float,
     log_weights: Array | None = None,
-    own: NDArray[np.integer] | None = None,
 ) -> tuple[Array, Array]:
     """log Z and sum_j a_ij v_j over all keys, the keys streamed in blocks (log Z alone for values=None).
 
-    A query without any score, Z = 0, attends uniformly. `own` numbers a key for each query that it does not attend
-    to, or is -1.
+    A query without any score, Z = 0, attends uniformly.
     """
     n, m = len(X), len(keys)
     step = max(_BLOCK_ELEMENTS // max(n, 1), 1)
@@ -102,9 +100,6 @@ def exact_attention(
         log_f = kernel.log_value(beta * (X @ keys[start : start + step].T))
         if log_weights is not None:
             log_f = log_f + log_weights[start : start + step]
-        if own is not None:
-            inside = np.flatnonzero((own >= start) & (own < start + step))
-            log_f[inside, own[inside] - start] = -np.inf
         new_top = np.maximum(top, log_f.max(axis=1))
         shift = np.where(np.isfinite(new_top), new_top, 0)
         scale = np.exp(top - shift)
@@ -138,63 +133,145 @@ def exact_log_mass(
     return log_z[:, None] + _log(share)
 
 
-def exact_field(keys: Array, beta: float, own: NDArray[np.integer] | None = None) -> Field:
+def exact_field(keys: Array, weights: Array | None, beta: float, with_self: bool = False) -> Field:
     """Softmax attention over every key: log Z and the mean key.
 
-    Given `own`, for each row the key that is the row itself or -1, the row's own term is the constant exp(beta) that it
-    is in training, where row and key move together: a key that stayed behind would push its row away.
+    `with_self` adds the constant exp(beta), for a query that would be a key of itself, and moves with it.
     """
+    log_weights = None if weights is None else np.log(weights)
 
     def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
-        if own is None:
-            log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta)
-            return log_z, mean.astype(X.dtype, copy=False)
-        log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, own=own[rows])
-        with_self = np.logaddexp(log_z, beta)
-        return with_self, mean * np.exp(log_z - with_self)[:, None]
+        log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, log_weights)
+        if with_self:
+            log_z, others = np.logaddexp(log_z, beta), log_z
+            mean *= np.exp(others - log_z)[:, None]
+        return log_z, mean.astype(X.dtype, copy=False)
 
     return field
 
 
-# Nearest keys exactly, the mixture for the rest ------------------------------------------------------
+# Nearest keys exactly, moments and a sample for the rest ----------------------------------------------
+class Near(NamedTuple):
+    """What a query looks at one by one.
+
+    Attributes
+    ----------
+    nearest : ndarray of int of shape (n_queries, n_exact)
+        Near keys of each query, distinct.
+    sample : list of ndarray of int
+        Keys of each cluster drawn at random, the same for all queries.
+    labels : ndarray of int of shape (n_keys,) or None
+        Clusters of the keys.
+    """
+
+    nearest: NDArray[np.integer]
+    sample: list[NDArray[np.integer]]
+    labels: NDArray[np.integer] | None
+
+
+class Far(NamedTuple):
+    """Mass of a cluster without its near keys, and its gradient in terms of everything known.
+
+    The gradient, times the mass that `log_scale` is the logarithm of, is ``by_mean mu + by_spread Omega x -
+    sum_near (level + slope s_j) w_j y_j + sum_sample by_sample_j y_j``.
+    """
+
+    mass: Array
+    by_mean: Array
+    by_spread: Array
+    level: Array
+    slope: Array
+    by_sample: Array
+
+
+def _far_mass(
+    moments: tuple[float, Array, Array], near: tuple[Array, Array], sample: tuple[Array, Array], beta: float, top: Array
+) -> Far:
+    """Sum of exp(s_j - top) over the far keys of one cluster, by regression on a sample of them.
+
+    Their weight, mean score and variance are known: those of all keys less those of the near ones. The scores of the
+    sample, standardised, carry a regression of exp(s) on (1, t, t^2); its value at the known moments is the estimate,
+    which is nowhere less than the exponential of the mean score (Jensen). The gradient is the same with (1, t) alone.
+    """
+    (weight, mean, variance), (s, w), (sampled, alive) = moments, near, sample
+    rest = weight - w.sum(axis=1)
+    rest = np.where(rest > 1e-9 * weight, rest, 0)
+    per = 1 / np.where(rest > 0, rest, 1)
+    center = (weight * mean - (w * s).sum(axis=1)) * per
+    spread = (weight * (variance + mean**2) - (w * s * s).sum(axis=1)) * per - center**2
+    scale = np.sqrt(spread.clip(1e-12))
+    dtype = sampled.dtype
+    t = (sampled - center[:, None].astype(dtype)) / scale[:, None].astype(dtype)
+    f = np.exp(np.minimum(sampled - top[:, None].astype(dtype), 50))
+    powers = [alive]
+    for _ in range(4):
+        powers.append(powers[-1] * t)
+    total = np.maximum(alive.sum(axis=1), np.finfo(dtype).tiny).astype(np.float64)
+    targets = np.stack([np.einsum("ij,ij->i", power, f) / total for power in powers[:3]], axis=1)
+    means = [power.sum(axis=1) / total for power in powers]
+    normal = np.stack([np.stack(means[i : i + 3], axis=1) for i in range(3)], axis=1)
+    normal += 1e-6 * np.eye(3)
+    quadratic = np.linalg.solve(normal, targets[:, :, None])[:, :, 0]
+    value = quadratic[:, 0] + quadratic[:, 2]
+    a, b = np.linalg.solve(normal[:, :2, :2], targets[:, :2, None])[:, :, 0].T
+    least = np.exp(center - top)
+    bounded = value <= least
+    value, a, b = np.where(bounded, least, value), np.where(bounded, least, a), np.where(bounded, 0, b / scale)
+    here = rest > 0
+    level, slope = np.where(here, a - b * center, 0), np.where(here, b, 0)
+    by_sample = alive * (f - level[:, None].astype(dtype) - slope[:, None].astype(dtype) * sampled)
+    by_sample *= np.where(bounded, 0, rest / total)[:, None].astype(dtype)
+    return Far(rest * value, weight * (level + slope * mean), weight * slope * beta, level, slope, by_sample)
+
+
 def neighbor_field(
     statistics: KeyStatistics,
     keys: Array,
-    nearest: NDArray[np.integer],
+    weights: Array | None,
+    near: Near,
     beta: float,
-    own: NDArray[np.integer] | None = None,
+    with_self: bool = False,
 ) -> Field:
-    """Z ~ Zg + sum_{j near} max(0, exp(s_j) - Zg / W), Zg the mixture's; `nearest` of shape (n, n_exact).
+    """Z with the near keys summed exactly, and the others estimated from their moments and a shared sample of keys.
 
-    `own` is as in `exact_field`.
+    `with_self` is as in `exact_field`.
     """
-    mixture = gaussian_field(statistics, beta, dtype=keys.dtype)
-    total_weight = statistics.weight.sum()
-    step = max(_BLOCK_ELEMENTS // (nearest.shape[1] * keys.shape[1]), 1)
+    means, covariances = statistics.mean.astype(keys.dtype), statistics.covariance.astype(keys.dtype)
+    sampled = [keys[members] for members in near.sample]
+    sample_weight = [np.ones(len(m)) if weights is None else weights[m] for m in near.sample]
+    places = np.full(len(keys), -1, np.int32)
+    for members in near.sample:
+        places[members] = np.arange(len(members))
+    step = max(_BLOCK_ELEMENTS // (near.nearest.shape[1] * keys.shape[1]), 1)
 
-    def add_nearest(
-        X: Array, near: NDArray[np.integer], itself: NDArray[np.integer] | None, log_g: Array, gradient: Array
-    ) -> tuple[Array, Array]:
-        Y = keys[near]
-        relative = np.exp(beta * np.matmul(Y, X[:, :, None])[:, :, 0].astype(np.float64) - log_g[:, None])
-        relative[relative <= 1 / total_weight] = 0
-        if itself is not None:
-            relative[near == itself[:, None]] = 0
-        counted = np.count_nonzero(relative, axis=1) / total_weight
-        ratio = 1 - counted + relative.sum(axis=1)
-        if itself is not None:
-            ratio += np.exp(beta - log_g)
-        near_share = (relative / ratio[:, None]).astype(X.dtype)
-        gradient = gradient * ((1 - counted) / ratio)[:, None].astype(X.dtype)
-        return log_g + np.log(ratio), gradient + np.matmul(near_share[:, None, :], Y)[:, 0]
+    def look(X: Array, nearest: NDArray[np.integer]) -> tuple[Array, Array]:
+        Y, w = keys[nearest], np.ones(nearest.shape) if weights is None else weights[nearest]
+        s = beta * np.matmul(Y, X[:, :, None])[:, :, 0].astype(np.float64)
+        top = s.max(axis=1)
+        share = w * np.exp(s - top[:, None])
+        total = share.sum(axis=1) + with_self * np.exp(beta - top)
+        labels = np.zeros(nearest.shape, np.intp) if near.labels is None else near.labels[nearest]
+        gradient = np.zeros_like(X)
+        for a in np.flatnonzero(statistics.weight > 0):
+            inside = np.where(labels == a, w, 0)
+            row, key = np.nonzero((labels == a) & (places[nearest] >= 0))
+            alive = np.tile(sample_weight[a].astype(keys.dtype), (len(X), 1))
+            alive[row, places[nearest[row, key]]] = 0
+            V = X @ covariances[a]
+            variance = beta**2 * np.einsum("ij,ij->i", V, X).astype(np.float64).clip(0)
+            mean = beta * (X @ means[a]).astype(np.float64)
+            sample = beta * (X @ sampled[a].T)
+            far = _far_mass((statistics.weight[a], mean, variance), (s, inside), (sample, alive), beta, top)
+            total += far.mass
+            share -= inside * (far.level[:, None] + far.slope[:, None] * s)
+            gradient += far.by_mean[:, None].astype(X.dtype) * means[a] + far.by_spread[:, None].astype(X.dtype) * V
+            gradient += far.by_sample @ sampled[a]
+        gradient += np.matmul(share[:, None, :].astype(X.dtype), Y)[:, 0]
+        return top + np.log(total), gradient / total[:, None].astype(X.dtype)
 
     def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
-        near, itself = nearest[rows], None if own is None else own[rows]
-        log_g, gradient = mixture(X, rows)
-        parts = [
-            add_nearest(X[cut], near[cut], None if itself is None else itself[cut], log_g[cut], gradient[cut])
-            for cut in (slice(i, i + step) for i in range(0, len(X), step))
-        ]
+        nearest = near.nearest[rows]
+        parts = [look(X[i : i + step], nearest[i : i + step]) for i in range(0, len(X), step)]
         return np.concatenate([log_z for log_z, _ in parts]), np.concatenate([pull for _, pull in parts])
 
     return field

@@ -1,13 +1,15 @@
 """Row-stochastic affinities as operators: cut into row blocks, multiplied on threads, walked by Horner's rule."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import Parallel, delayed
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from threadpoolctl import ThreadpoolController
@@ -16,6 +18,11 @@ from .kernels import Array
 
 # Elements of one block of embedding rows: about 1 MB in float32.
 _BLOCK_ELEMENTS = 2**18
+
+try:
+    from scipy.sparse._sparsetools import csr_matvecs
+except ImportError:  # not public: a plain product will do
+    csr_matvecs = None
 
 Runner = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
 
@@ -31,11 +38,9 @@ def block_runner(n_jobs: int | None) -> Iterator[Runner]:
 
     One thread for each block, whatever `n_jobs`: so the number of threads cannot change a bit of the result.
     """
-    with (
-        _threadpools().limit(limits=1),
-        Parallel(n_jobs=n_jobs, backend="threading", return_as="generator") as parallel,
-    ):
-        yield lambda function, blocks: parallel(delayed(function)(block) for block in blocks)
+    n_threads = effective_n_jobs(n_jobs)
+    with _threadpools().limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
+        yield map if n_threads == 1 else pool.map  # joblib's own threads wait in steps of 10 ms for each other
 
 
 def unit_rows(X: Array) -> Array:
@@ -47,18 +52,18 @@ def unit_rows(X: Array) -> Array:
 
 def momentum(age: Any) -> Any:
     """Nesterov's momentum, so many steps after the restart, up to 0.9."""
-    return np.minimum(age / (age + 3), 0.9)
+    return np.minimum((age + 1) / (age + 3), 0.9)
 
 
 def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
-    """Cut groups of rows, lying one after the other, into blocks that straddle no group."""
-    step = int(np.clip(_BLOCK_ELEMENTS // max(width, 1), 64, 8192))
-    ends = np.cumsum(sizes)
-    return [
-        slice(int(start), int(min(start + step, end)))
-        for size, end in zip(sizes, ends, strict=True)
-        for start in range(end - size, end, step)
-    ]
+    """Cut groups of rows, lying one after the other, into blocks of next to equal size that straddle no group."""
+    most = int(np.clip(_BLOCK_ELEMENTS // max(width, 1), 64, 8192))
+    blocks, start = [], 0
+    for size in sizes:
+        cuts = start + np.linspace(0, size, -(-size // most) + 1).astype(int) if size else [start]
+        blocks += [slice(int(a), int(b)) for a, b in pairwise(cuts)]
+        start += size
+    return blocks
 
 
 def row_stochastic(A: Any, dtype: Any) -> tuple[Any, NDArray[np.bool_]]:
@@ -135,35 +140,63 @@ def products(affinity: Affinity, H: Array) -> Callable[[int], Array]:
     return lambda block: pieces[block] @ H
 
 
-def multiply(affinity: Affinity, H: Array, out: Array, run: Runner, add: Array | None = None) -> Array:
-    """P @ H (+ add) into `out`, block by block on threads."""
+def additions(affinity: Affinity, H: Array) -> Callable[[int, Array], Array]:
+    """``(block, out) -> out += P[block] @ H``, to be called from any thread; `out` is contiguous."""
     product = products(affinity, H)
+    is_sparse = csr_matvecs is not None and sp.issparse(affinity.operator)
+    if not (is_sparse and H.flags.c_contiguous and affinity.operator.dtype == H.dtype):
+        return lambda block, out: np.add(out, product(block), out=out)
+    flat = H.ravel()
+
+    def add(block: int, out: Array) -> Array:  # what scipy's product does, less its array of zeros and a copy
+        piece = affinity.pieces[block]
+        csr_matvecs(*piece.shape, H.shape[1], piece.indptr, piece.indices, piece.data, flat, out.reshape(-1))
+        return out
+
+    return add
+
+
+def multiply(
+    affinity: Affinity, H: Array, out: Array, run: Runner, add: Array | None = None, scale: float = 1.0
+) -> Array:
+    """(P @ H (+ add)) * scale into `out`, block by block on threads."""
+    add_product = additions(affinity, H)
 
     def one(block: int) -> None:
         rows = affinity.bounds[block]
-        out[rows] = product(block)
-        if add is not None:
-            out[rows] += add[rows]
+        new = out[rows]
+        new[:] = 0 if add is None else add[rows]
+        add_product(block, new)
+        if scale != 1:
+            new *= scale
 
     for _ in run(one, range(len(affinity.bounds))):
         pass
     return out
 
 
-def walk_targets(affinity: Affinity, Y: Array, length: int, stride: int, run: Runner) -> Array:
+def walk_targets(
+    affinity: Affinity,
+    Y: Array,
+    length: int,
+    stride: int,
+    run: Runner,
+    out: Array | None = None,
+    scratch: Array | None = None,
+) -> Array:
     """(1 / L) sum_{l < L} P^(l stride) Y by Horner's rule: P times it is the walk average of Y.
 
-    `stride` is 2 on a bipartite graph, where only odd walks lead from rows to columns. Returns `Y` itself for L = 1.
+    `stride` is 2 on a bipartite graph, where only odd walks lead from rows to columns. Returns `Y` itself for L = 1,
+    otherwise `out`; `scratch` is overwritten.
     """
     if length == 1:
         return Y
-    H, spare = Y, [np.empty_like(Y), np.empty_like(Y)]
-    for _ in range(length - 1):
-        for step in range(stride):
-            out = spare.pop()
-            multiply(affinity, H, out, run, add=Y if step == stride - 1 else None)
-            if H is not Y:
-                spare.append(H)
-            H = out
-    H /= length
+    n_steps = (length - 1) * stride
+    out = np.empty_like(Y) if out is None else out
+    scratch = np.empty_like(Y) if scratch is None and n_steps > 1 else scratch
+    H = Y
+    for step in range(n_steps, 0, -1):  # the last step, number 1, is into `out`
+        into = out if step % 2 else scratch
+        add, scale = (Y if (step - 1) % stride == 0 else None), (1 / length if step == 1 else 1.0)
+        H = multiply(affinity, H, into, run, add, scale)
     return H

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from .cells import Cells, nearest_keys
 from .kernels import Array
-from .normalizer import Field, exact_field, gaussian_field, neighbor_field
+from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
 from .operators import momentum, unit_rows
 from .statistics import KeyStatistics, largest_variance, pool
 
@@ -18,27 +18,42 @@ class Model(NamedTuple):
 
     Attributes
     ----------
+    targets : ndarray of shape (n_all_keys, d)
+        Where a step from a query leads, walks included: affinities times it are the query's U.
     statistics : KeyStatistics
     null_mean : ndarray of shape (d,)
         The mean that queries are pushed away from.
     beta : float
         1 / temperature.
-    normalizer : {"gaussian", "neighbors", "exact"}
-    keys : ndarray of shape (n_keys, d) or None
-        Active keys; not needed by "gaussian".
+    keys : ndarray of shape (n_keys, d), float64, or None
+        Active keys; None for the mixture alone.
+    weights : ndarray of shape (n_keys,) or None
+        Of these keys.
     fingerprints : ndarray of shape (n_keys, 4) or None
         Of the fitted rows, one for each active key, if queries and keys are of one kind.
-    nearest : callable
-        ``(queries, keys) -> indices of the nearest keys``.
+    n_exact : int
+        Nearest keys summed.
+    cells : Cells or None
+        To find them; None if all keys are summed.
+    near : Near or None
+        The sample that stands for the others, and the clusters.
     """
 
+    targets: Array
     statistics: KeyStatistics
     null_mean: Array
     beta: float
-    normalizer: str
-    keys: Array | None
-    fingerprints: Array | None
-    nearest: Callable[[Array, Array], NDArray[np.integer]]
+    keys: Array | None = None
+    weights: Array | None = None
+    fingerprints: Array | None = None
+    n_exact: int = 0
+    cells: Cells | None = None
+    near: Near | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the response has a closed form."""
+        return self.keys is None and len(self.statistics.weight) == 1
 
 
 def fingerprint(U: Array) -> Array:
@@ -47,34 +62,51 @@ def fingerprint(U: Array) -> Array:
 
 
 def responder(model: Model) -> Callable[[Array], Array]:
-    """From U = P Y, float64, where the affinities of rows lead, to their vectors."""
+    """From U = P Y, where the affinities of rows lead, to their vectors."""
     center = pool(model.statistics)
     spectrum = np.linalg.eigh(model.beta * center.covariance[0])  # once, not for every block
+    crowd = spectrum[0][-1] - spectrum[0][0]
     stiffness = model.beta * largest_variance(model.statistics)
-    fitted = None if model.normalizer == "gaussian" or model.fingerprints is None else cKDTree(model.fingerprints)
+    fitted = None if model.fingerprints is None else cKDTree(model.fingerprints)
 
     def respond(U: Array) -> Array:
         force = U - model.null_mean
-        X = gaussian_response(force - center.mean[0], spectrum)
-        if model.normalizer == "gaussian":
-            if len(model.statistics.weight) == 1:
-                return X
+        force_there = force - center.mean[0]
+        if model.is_closed:
+            return gaussian_response(_at_least(force_there.astype(model.targets.dtype, copy=False), crowd), spectrum)
+        X = gaussian_response(force_there, spectrum)
+        if model.keys is None:
             return iterated_response(force, X, gaussian_field(model.statistics, model.beta), stiffness)
-        own = None
+        new = np.arange(len(X))
         if fitted is not None:
-            reach = 1e-5 * np.abs(fitted.maxes).max()
-            own = fitted.query(fingerprint(U), distance_upper_bound=reach)[1]
-            own[own == len(model.keys)] = -1
-            X = np.where(own[:, None] >= 0, model.keys[own], X)
-        if model.normalizer == "exact":
-            return iterated_response(force, X, exact_field(model.keys, model.beta, own), stiffness)
-        for _ in range(2):  # the nearest keys of where we are, twice
-            nearest = model.nearest(X, model.keys)
-            field = neighbor_field(model.statistics, model.keys, nearest, model.beta, own)
-            X = iterated_response(force, X, field, stiffness)
+            within = 1e-5 * np.abs(fitted.maxes).max()
+            found = fitted.query(fingerprint(U), distance_upper_bound=within)[1]
+            X = np.where((found < len(model.keys))[:, None], model.keys[found % len(model.keys)], X)
+            new = np.flatnonzero(found == len(model.keys))
+        near, start = None, X[new]
+        for _ in range(1 if model.cells is None else 2):  # the nearest keys of where we are, twice
+            if model.cells is None:
+                field = exact_field(model.keys, model.weights, model.beta, fitted is not None)
+            else:
+                near = nearest_keys(start, model.keys, model.cells, model.n_exact, map, near)
+                looks = model.near._replace(nearest=near)
+                field = neighbor_field(
+                    model.statistics, model.keys, model.weights, looks, model.beta, fitted is not None
+                )
+            start = iterated_response(force[new], start, field, stiffness)
+        X[new] = start
         return X
 
     return respond
+
+
+def _at_least(C: Array, norm: float) -> Array:
+    """Rows no shorter than `norm`: where relations pull less than the crowd pushes, the crowd is let push no more.
+
+    Otherwise whatever has little to say, hubs first of all, would be sent to where there is room, all to one place.
+    """
+    norms = np.sqrt(np.einsum("ij,ij->i", C, C))
+    return C * np.maximum(1, norm / np.where(norms > 0, norms, np.inf)).astype(C.dtype)[:, None]
 
 
 def gaussian_response(C: Array, spectrum: tuple[Array, Array]) -> Array:
@@ -84,16 +116,18 @@ def gaussian_response(C: Array, spectrum: tuple[Array, Array]) -> Array:
     secular equation |x| = 1 above -b_min; Newton's method on 1 / |x| - 1, which is nearly linear, comes from the left
     and cannot overshoot.
     """
-    b, basis = spectrum
-    C = C @ basis
+    dtype, (b, basis) = C.dtype, spectrum
+    b, basis = b.astype(dtype), basis.astype(dtype)
+    C = _batchless(C, basis)
     norm = np.sqrt(np.einsum("ij,ij->i", C, C))
-    tiny = np.finfo(np.float64).eps * (norm + b[-1]) + np.finfo(np.float64).tiny
+    tiny = 8 * np.finfo(dtype).eps * (norm + b[-1]) + np.finfo(dtype).tiny
     nu = np.maximum(np.maximum(norm - b[-1], np.abs(C[:, 0]) - b[0]), tiny - b[0])
     for _ in range(50):
-        gap = b + nu[:, None]
-        square = np.square(C / gap)
+        inverse = 1 / (b + nu[:, None])
+        square = C * inverse
+        square *= square
         length = square.sum(axis=1)
-        slope = (square / gap).sum(axis=1)
+        slope = np.einsum("ij,ij->i", square, inverse)
         change = length / np.where(slope > 0, slope, 1) * (np.sqrt(length) - 1)
         nu = np.maximum(nu + change, tiny - b[0])
         if np.all(np.abs(change) <= 4 * tiny):
@@ -101,7 +135,15 @@ def gaussian_response(C: Array, spectrum: tuple[Array, Array]) -> Array:
     X = C / (b + nu[:, None])
     missing = 1 - np.einsum("ij,ij->i", X, X)
     X[:, 0] += np.sqrt(np.where(missing > 1e-6, missing, 0))  # no force along the softest direction: the hard case
-    return unit_rows(X @ basis.T)
+    return unit_rows(_batchless(X, basis.T))
+
+
+def _batchless(X: Array, A: Array) -> Array:
+    """X @ A with every row the same whatever rows are with it: few rows are multiplied by other code than many."""
+    missing = -len(X) % 128
+    if missing == 0:
+        return X @ A
+    return (np.concatenate([X, np.zeros((missing, X.shape[1]), X.dtype)]) @ A)[: len(X)]
 
 
 def iterated_response(

@@ -1,28 +1,35 @@
 """The blocked sweep and the two solvers that run it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cells import build_cells, nearest_keys
 from .kernels import Array
-from .normalizer import Field, exact_field, gaussian_field, neighbor_field
-from .operators import Affinity, Runner, momentum, products, unit_rows, walk_targets
-from .statistics import KeyStatistics, block_statistics, largest_variance, merge
+from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
+from .operators import Affinity, Runner, additions, momentum, multiply, products, unit_rows, walk_targets
+from .response import Model, fingerprint
+from .statistics import KeyStatistics, block_statistics, largest_variance, merge, sphere_statistics
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
 # triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
 _STIFFNESS = 2.5
 # First rate of the paper's gradient steps, [DB].
 _FIRST_RATE = 0.85
-# Cluster labels and lists of nearest keys are renewed every so many iterations, and so often at most: each renewal
+# Cluster labels, lists of nearest keys and samples are renewed so many iterations after the first: each renewal
 # changes the objective a little, and only a fixed one can be converged on.
-_RENEW = 10
-_RENEWALS = 5
+_RENEWALS = (0, 4, 10)
+# Iterations with one Gaussian, before anything is looked up, at most.
+_FIRST_STAGE = 10
+# Keys of the sample that stands for those not near; of each cluster, so many at least.
+_SAMPLE, _CLUSTER_SAMPLE = 256, 64
+# Share of noise in the smoothed first vectors: what is alike in the graph is not yet alike.
+_GRAIN = np.float32(0.1)
 # Iterations that the loss has to be flat for.
-_PATIENCE = 3
+_PATIENCE = 2
 
 
 class Problem(NamedTuple):
@@ -42,6 +49,8 @@ class Problem(NamedTuple):
         Rows with any affinity.
     null : ndarray of shape (n,)
         The null model p0, summing to one over each group.
+    weight : ndarray of shape (n,) or None
+        Key weights, zero where not active; None for equal weights.
     beta : float
         1 / temperature.
     walk_length : int
@@ -53,6 +62,7 @@ class Problem(NamedTuple):
     sizes: list[int]
     active: NDArray[np.bool_]
     null: Array
+    weight: Array | None
     beta: float
     walk_length: int
 
@@ -60,6 +70,11 @@ class Problem(NamedTuple):
         """The rows of one group."""
         start = sum(self.sizes[:group])
         return slice(start, start + self.sizes[group])
+
+    def active_rows(self, group: int) -> NDArray[np.integer]:
+        """Numbers of the active rows of one group."""
+        rows = self.group_rows(group)
+        return np.flatnonzero(self.active[rows]) + rows.start
 
 
 class Keys(NamedTuple):
@@ -78,6 +93,7 @@ class Solution(NamedTuple):
 
     vectors: Array
     keys: list[Keys]
+    look: "Look | None"
     losses: list[float]
     displacement: float
     converged: bool
@@ -90,84 +106,166 @@ class Strategy(NamedTuple):
     ----------
     normalizer : {"gaussian", "neighbors", "exact"}
     n_clusters : int
+    n_exact : int
     partition : callable
         Keys -> cluster labels.
-    nearest : callable
-        ``(queries, keys) -> indices of the nearest keys``, ndarray of shape (n_queries, n_exact).
+    centers : callable
+        ``(points, k, seed) -> at most k centers``.
+    seed : int
+        Of the samples.
     """
 
     normalizer: str
     n_clusters: int
+    n_exact: int
     partition: Callable[[Array], NDArray[np.integer]]
-    nearest: Callable[[Array, Array], NDArray[np.integer]]
+    centers: Callable[[Array, int, int], Array]
+    seed: int
 
     @property
-    def renews(self) -> bool:
-        """Whether anything has to be looked up anew as the vectors move."""
-        return self.normalizer == "neighbors" or self.n_clusters > 1
+    def is_plain(self) -> bool:
+        """Whether one Gaussian is all there is, so that nothing has to be looked up as the vectors move."""
+        return self.normalizer == "gaussian" and self.n_clusters == 1
+
+
+class Look(NamedTuple):
+    """What was looked up of the vectors, and goes stale as they move.
+
+    Attributes
+    ----------
+    labels : ndarray of int of shape (n,) or None
+        Clusters.
+    near : list of Near or None
+        For each group what its queries sum one by one; None where all keys are summed.
+    """
+
+    labels: NDArray[np.integer] | None
+    near: list[Near | None]
 
 
 # Key statistics of the whole -------------------------------------------------------------------------
-def _block_keys(problem: Problem, rows: slice, Y: Array, labels: NDArray[np.integer] | None, n_clusters: int) -> Keys:
+def _block_keys(
+    problem: Problem, rows: slice, Y: Array, labels: NDArray[np.integer] | None = None, n_clusters: int = 1
+) -> Keys:
     """Statistics and share of the null mean of one block of new keys."""
     active = problem.active[rows]
-    weights = None if active.all() else active.astype(np.float64)
-    block_labels = None if labels is None else labels[rows]
-    statistics = block_statistics(Y, weights, block_labels, n_clusters)
-    return Keys(statistics, problem.null[rows] @ Y.astype(np.float64))
+    if problem.weight is not None:
+        weights = problem.weight[rows]
+    else:
+        weights = None if active.all() else active.astype(np.float64)
+    if labels is None:
+        statistics = sphere_statistics(Y, weights)
+    else:
+        statistics = block_statistics(Y, weights, labels[rows], n_clusters)
+    return Keys(statistics, (problem.null[rows].astype(Y.dtype) @ Y).astype(np.float64))
 
 
-def _merge_keys(problem: Problem, parts: list[Keys]) -> list[Keys]:
-    """Merge blocks into groups, in the order of the blocks."""
-    groups = []
-    for group in range(len(problem.sizes)):
-        members = [part for part, g in zip(parts, problem.group, strict=True) if g == group]
-        groups.append(Keys(merge(part.statistics for part in members), sum(part.null_mean for part in members)))
-    return groups
+def _merge_keys(problem: Problem, parts: Iterable[Keys]) -> list[Keys]:
+    """Merge blocks into groups, in the order of the blocks and as they come."""
+    groups: dict[int, Keys] = {}
+    for part, group in zip(parts, problem.group, strict=True):
+        sofar = groups.get(group)
+        groups[group] = (
+            part
+            if sofar is None
+            else Keys(merge((sofar.statistics, part.statistics)), sofar.null_mean + part.null_mean)
+        )
+    return [groups[group] for group in range(len(problem.sizes))]
 
 
 def all_keys(problem: Problem, Y: Array, cluster: Callable[[slice, Array], Keys], run: Runner) -> list[Keys]:
     """The keys of each group."""
     bounds = problem.affinity.bounds
-    return _merge_keys(problem, list(run(lambda block: cluster(bounds[block], Y[bounds[block]]), range(len(bounds)))))
+    return _merge_keys(problem, run(lambda block: cluster(bounds[block], Y[bounds[block]]), range(len(bounds))))
 
 
-def _clustered(problem: Problem, Y: Array, strategy: Strategy) -> Callable[[slice, Array], Keys]:
-    """Find clusters of the active rows, group by group; return what gathers statistics of a block by them."""
-    labels = np.zeros(len(Y), dtype=np.intp)
-    for group in range(len(problem.sizes)):
-        rows = problem.group_rows(group)
-        active = np.flatnonzero(problem.active[rows]) + rows.start
-        labels[active] = strategy.partition(Y[active])
-    return partial(_block_keys, problem, labels=labels, n_clusters=strategy.n_clusters)
+def look_up(problem: Problem, Y: Array, strategy: Strategy, before: Look | None, round: int, run: Runner) -> Look:
+    """Clusters, near keys and samples of the vectors as they are now."""
+    labels = None
+    if strategy.n_clusters > 1:
+        labels = np.zeros(len(Y), dtype=np.intp)
+        for group in range(len(problem.sizes)):
+            active = problem.active_rows(group)
+            labels[active] = strategy.partition(Y[active])
+    near: list[Near | None] = [None] * len(problem.sizes)
+    if strategy.normalizer == "neighbors":
+        for group, key_group in enumerate(problem.key_group):
+            known = None if before is None or before.near[group] is None else before.near[group].nearest
+            active = problem.active_rows(key_group)
+            near[group] = look_near(Y[problem.group_rows(group)], Y, active, labels, strategy, known, round, run)
+    return Look(labels, near)
 
 
-def _nearest(problem: Problem, Y: Array, strategy: Strategy) -> NDArray[np.integer]:
-    """Nearest active keys of every row, as numbers of rows of `Y`."""
-    found = []
-    for group, key_group in enumerate(problem.key_group):
-        rows = problem.group_rows(key_group)
-        active = np.flatnonzero(problem.active[rows]) + rows.start
-        found.append(active[strategy.nearest(Y[problem.group_rows(group)], Y[active])])
-    width = min(indices.shape[1] for indices in found)
-    return np.concatenate([indices[:, :width] for indices in found])
+def look_near(
+    X: Array,
+    keys: Array,
+    active: NDArray[np.integer],
+    labels: NDArray[np.integer] | None,
+    strategy: Strategy,
+    known: NDArray[np.integer] | None,
+    round: int,
+    run: Runner,
+) -> Near | None:
+    """Near keys of the queries and the sample of the others; None if there are too few keys for others."""
+    if len(active) <= strategy.n_exact + _SAMPLE:
+        return None
+    all_labels = np.zeros(len(keys), np.intp) if labels is None else labels
+    cells = build_cells(
+        keys, active, np.zeros(len(keys), np.intp), lambda points, k: strategy.centers(points, k, round), run
+    )
+    nearest = nearest_keys(X, keys, cells, strategy.n_exact, run, known)
+    generator = np.random.default_rng([strategy.seed, round])
+    wanted = max(_SAMPLE // strategy.n_clusters, _CLUSTER_SAMPLE)
+    members = [active[all_labels[active] == a] for a in range(strategy.n_clusters)]
+    sample = [np.sort(generator.choice(m, min(wanted, len(m)), replace=False)) for m in members]
+    return Near(nearest, sample, labels)
 
 
 def fields(
-    problem: Problem, Y: Array, keys: list[Keys], strategy: Strategy, nearest: NDArray[np.integer] | None
-) -> list[Field]:
+    problem: Problem, Y: Array, keys: list[Keys], strategy: Strategy, look: Look | None
+) -> "list[Field | Force]":
     """The field that each group's rows feel: that of its keys."""
-    out = []
-    for key_group in problem.key_group:
-        if strategy.normalizer == "exact":
-            rows = problem.group_rows(key_group)
-            active = problem.active[rows]
-            out.append(exact_field(Y[rows] if active.all() else Y[rows][active], problem.beta))
-        elif strategy.normalizer == "neighbors":
-            out.append(neighbor_field(keys[key_group].statistics, Y, nearest, problem.beta))
+    out: list[Field | Force] = []
+    for group, key_group in enumerate(problem.key_group):
+        statistics = keys[key_group].statistics
+        if look is None and problem.weight is None:
+            out.append(_force(keys[group].statistics, statistics, problem.beta, Y.dtype))
+        elif look is None or strategy.normalizer == "gaussian":
+            out.append(gaussian_field(statistics, problem.beta, dtype=Y.dtype))
+        elif look.near[group] is None:
+            active = problem.active_rows(key_group)
+            weights = None if problem.weight is None else problem.weight[active]
+            out.append(exact_field(Y[active], weights, problem.beta))
         else:
-            out.append(gaussian_field(keys[key_group].statistics, problem.beta, dtype=Y.dtype))
+            start = problem.group_rows(group).start
+            out.append(_shifted(neighbor_field(statistics, Y, problem.weight, look.near[group], problem.beta), start))
     return out
+
+
+def _shifted(field: Field, start: int) -> Field:
+    """The field of a group whose first row is number `start`."""
+    return lambda X, rows: field(X, slice(rows.start - start, rows.stop - start))
+
+
+def diffuse(problem: Problem, Y: Array, spare: Array, out: Array, run: Runner) -> None:
+    """Smooth random vectors over the graph, in place: P^4 Y, less its mean, on the sphere.
+
+    Four products, which save more iterations than they cost.
+    """
+    for source, target in ((Y, spare), (spare, out), (out, spare), (spare, out)):
+        multiply(problem.affinity, source, target, run)
+    means = [key.statistics.mean[0] for key in all_keys(problem, out, partial(_block_keys, problem), run)]
+
+    def one(block: int) -> None:
+        rows, mean = problem.affinity.bounds[block], means[problem.group[block]].astype(out.dtype)
+        new = out[rows] - mean
+        size = np.einsum("ij,ij->i", new, new)
+        least = np.finfo(out.dtype).eps ** 2 * max(float(mean @ mean), np.finfo(out.dtype).tiny)
+        kept = problem.active[rows] & (size > least)
+        Y[rows][kept] = unit_rows(unit_rows(new[kept]) + _GRAIN * Y[rows][kept])
+
+    for _ in run(one, range(len(problem.affinity.bounds))):
+        pass
 
 
 # The sweep -------------------------------------------------------------------------------------------
@@ -181,38 +279,69 @@ class Swept(NamedTuple):
     keys: list[Keys]
 
 
-# (vectors, downhill direction) -> proposals
-Step = Callable[[Array, Array], Array]
+# (vectors, downhill direction, matrix A of a further direction -Y A) -> proposals
+Step = Callable[[Array, Array, Array | None], Array]
+
+
+class Force(NamedTuple):
+    """The field of one Gaussian, `mean` + X `spread`, with what log Z is on average less beta x.mean.
+
+    Known for all rows together from their second moments, so that a sweep needs no pass of its own for it.
+    """
+
+    log_z: float
+    mean: Array
+    spread: Array
+
+
+def _force(queries: KeyStatistics, keys: KeyStatistics, beta: float, dtype: np.dtype) -> Force:
+    """The force of `keys` on queries of given statistics."""
+    mean, spread = keys.mean[0], beta * keys.covariance[0]
+    moment = queries.covariance[0] + np.outer(queries.mean[0], queries.mean[0])
+    log_z = np.log(keys.weight[0]) + beta / 2 * np.vdot(spread, moment)
+    return Force(float(log_z), mean.astype(dtype), spread.astype(dtype))
 
 
 def _sweep(
     problem: Problem,
-    buffers: tuple[Array, Array, Array],
+    buffers: tuple[Array, Array, Array, Array | None],
     keys: list[Keys],
-    group_fields: list[Field],
+    group_fields: list[Field | Force],
     step: Step,
     push: float,
     cluster: Callable[[slice, Array], Keys],
+    with_torque: bool,
     run: Runner,
 ) -> Swept:
     """One pass over all blocks: read `current`, write `following`, renew `last`, gather everything else.
 
     Block by block and in place, so that a block stays in the cache and nothing of full size is made.
     """
-    current, last, following = buffers
-    targets = walk_targets(problem.affinity, current, problem.walk_length, len(problem.sizes), run)
-    product = products(problem.affinity, targets)
+    current, last, following, spare = buffers
+    targets = walk_targets(
+        problem.affinity, current, problem.walk_length, len(problem.sizes), run, out=spare, scratch=following
+    )
+    add_product = additions(problem.affinity, targets)
+    d = current.shape[1]
     null_means = [group_keys.null_mean.astype(current.dtype) for group_keys in keys]
 
     def one(block: int) -> Swept:
         rows, group = problem.affinity.bounds[block], problem.group[block]
         active = problem.active[rows]
         Y, back, new = current[rows], last[rows], following[rows]
-        direction = product(block) - null_means[group]
-        log_z, mean = group_fields[group](Y, rows)
-        loss = log_z - problem.beta * np.einsum("ij,ij->i", Y, direction)
-        direction -= mean
-        proposal = step(Y, direction)
+        direction, field = np.empty_like(Y), group_fields[group]
+        if isinstance(field, Force):
+            direction[:] = -null_means[group] - field.mean
+            add_product(block, direction)
+            log_z, fit = field.log_z, np.einsum("ij,ij->i", Y, direction)
+            proposal = step(Y, direction, field.spread)
+        else:
+            direction[:] = -null_means[group]
+            add_product(block, direction)
+            log_z, mean = field(Y, rows)
+            fit = np.einsum("ij,ij->i", Y, direction)
+            proposal = step(Y, np.subtract(direction, mean, out=direction), None)
+        loss = log_z - problem.beta * fit
         if not active.all():
             proposal[~active] = 0
         back -= proposal
@@ -222,25 +351,27 @@ def _sweep(
             float(loss[active].sum(dtype=np.float64)),
             float(np.vdot(moved, moved)),
             float(np.vdot(moved, back)),
-            (Y.T @ moved).astype(np.float64),
+            (Y.T @ moved).astype(np.float64) if with_torque else np.zeros((d, d)),
             [cluster(rows, new)],
         )
         back[:] = proposal
         return swept
 
     loss = displacement = turn = 0.0
-    torque = np.zeros((current.shape[1], current.shape[1]))
-    block_keys: list[Keys] = []
-    for part in run(one, range(len(problem.affinity.bounds))):  # in the order of the blocks
-        loss += part.loss
-        displacement += part.displacement
-        turn += part.turn
-        torque += part.torque
-        block_keys += part.keys
+    torque = np.zeros((d, d))
+
+    def block_keys() -> Iterator[Keys]:  # in the order of the blocks
+        nonlocal loss, displacement, turn
+        for part in run(one, range(len(problem.affinity.bounds))):
+            loss += part.loss
+            displacement += part.displacement
+            turn += part.turn
+            torque[:] += part.torque
+            yield part.keys[0]
+
+    new_keys = _merge_keys(problem, block_keys())
     n_active = max(np.count_nonzero(problem.active), 1)
-    return Swept(
-        loss / n_active, float(np.sqrt(displacement / n_active)), turn, torque, _merge_keys(problem, block_keys)
-    )
+    return Swept(loss / n_active, float(np.sqrt(displacement / n_active)), turn, torque, new_keys)
 
 
 def _second_moment(keys: list[Keys]) -> Array:
@@ -265,9 +396,10 @@ def _rotation(torque: Array, second_moment: Array) -> Array:
 
 def _accelerated_step(damping: float, rotation: Array) -> Step:
     """Damped fixed point in the co-rotating frame."""
+    frame = damping * np.eye(len(rotation)) - rotation
 
-    def step(Y: Array, direction: Array) -> Array:
-        proposal = Y @ (damping * np.eye(len(rotation)) - rotation).astype(Y.dtype)
+    def step(Y: Array, direction: Array, spread: Array | None) -> Array:
+        proposal = Y @ (frame if spread is None else frame - spread).astype(Y.dtype)
         proposal += direction
         return unit_rows(proposal)
 
@@ -277,7 +409,9 @@ def _accelerated_step(damping: float, rotation: Array) -> Step:
 def _gradient_step(rate: float) -> Step:
     """The paper's step: along the normalised tangent gradient, by an angle whose sine is the rate."""
 
-    def step(Y: Array, direction: Array) -> Array:
+    def step(Y: Array, direction: Array, spread: Array | None) -> Array:
+        if spread is not None:
+            direction -= Y @ spread
         tangent = unit_rows(direction - np.einsum("ij,ij->i", direction, Y)[:, None] * Y)
         return unit_rows(float(np.sqrt(1 - rate**2)) * Y + rate * tangent)
 
@@ -293,19 +427,39 @@ class Pace(NamedTuple):
     rotation: Array
 
 
-def _next_pace(pace: Pace, swept: Swept, damping: float, second_moment: Array) -> Pace:
+def _next_pace(pace: Pace, swept: Swept, damping: float, keys: list[Keys], with_torque: bool) -> Pace:
     """Restart where the step turned back, shorten it if that happens twice in a row, learn the rotation."""
     is_restart = swept.turn > 0
     caution = pace.caution * (1.5 if is_restart and pace.is_restart else 1)
-    rotation = pace.rotation + damping * _rotation(swept.torque, second_moment)
+    rotation = pace.rotation
+    if with_torque:
+        rotation = rotation + damping * _rotation(swept.torque, _second_moment(keys))
     return Pace(0 if is_restart else pace.age + 1, is_restart, caution, rotation)
 
 
-def _has_settled(losses: list[float], tol: float) -> bool:
-    """Whether each of the last iterations brought less than `tol` of the whole decrease of the loss."""
-    if tol == 0 or len(losses) < 2 * _PATIENCE:
+def _backlash(problem: Problem) -> float:
+    """How negative an eigenvalue of the walk average can be, with a fifth to spare: damping is never less.
+
+    Powers of a row-stochastic P have eigenvalues in the unit disc: -1 at the worst, for one step. Averages over
+    more steps hold less, -0.42 for three; but not on a bipartite graph, whose walks are all odd.
+    """
+    if len(problem.sizes) > 1:
+        return 1.0
+    angle = np.linspace(0, np.pi, 513)
+    average = np.mean([np.cos(step * angle) for step in range(1, problem.walk_length + 1)], axis=0)
+    return float(min(1.0, -1.2 * average.min()))
+
+
+def _floor(backlash: float, keys: list[Keys]) -> float:
+    """The least damping: vectors that are all on one side push each other, and themselves, to the other."""
+    return max(backlash, 1.2 * max(float(np.linalg.norm(group.null_mean)) for group in keys))
+
+
+def _has_settled(losses: list[float], tol: float, since: int = 0) -> bool:
+    """Whether each of the last iterations brought less than `tol` of the whole decrease of the loss `since` one."""
+    if tol == 0 or len(losses) < since + 2 * _PATIENCE:
         return False
-    whole = losses[0] - min(losses)
+    whole = losses[since] - min(losses[since:])
     return bool(np.all(-np.diff(losses[-_PATIENCE - 1 :]) < tol * whole))
 
 
@@ -317,47 +471,102 @@ def solve(
     solver: str,
     max_iter: int,
     tol: float,
+    warm: bool,
     run: Runner,
-    report: Callable[[int, float, float], None],
+    begin: Callable[[], None],
+    report: Callable[[int, float, float, Callable[[], Solution]], bool],
 ) -> Solution:
     """Minimise the surrogate loss from unit rows `Y`, which are overwritten.
 
     The query-side force of an asymmetric P has a torque: left alone, the whole configuration goes on rotating
     and never comes to rest. The accelerated solver therefore works in the co-rotating frame: `rotation` is the
     rigid part of the last displacements and is taken out of the next step.
+
+    Whatever has to be looked up is left to the second stage: one Gaussian leads most of the way at a fraction of the
+    cost. `begin` is called before every iteration and `report` after it, with its number, loss, displacement and a
+    function for the solution so far; it may return True to stop.
     """
-    current, last, following = Y, Y.copy(), np.empty_like(Y)
-    cluster = partial(_block_keys, problem, labels=None, n_clusters=1)
+    current, last, following, best = Y, Y.copy(), np.empty_like(Y), np.empty_like(Y)
+    spare = np.empty_like(Y) if problem.walk_length > 1 else None
+    if not warm:
+        diffuse(problem, current, last, following, run)
+        np.copyto(last, current)
+    cluster = partial(_block_keys, problem)
     keys = all_keys(problem, current, cluster, run)
     pace = Pace(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
     losses: list[float] = []
-    nearest, displacement, converged = None, np.inf, False
+    lowest, look, displacement, converged = np.inf, None, np.inf, False
+    is_gradient, backlash = solver == "gradient", _backlash(problem)
+    second = 0 if warm or is_gradient else None  # the iteration that the second stage begins with
+
+    def so_far() -> Solution:
+        return Solution(current.copy(), keys, look, losses, displacement, False)
 
     for iteration in range(max_iter):
-        is_renewal = iteration % _RENEW == 0 and iteration <= _RENEW * _RENEWALS
-        if strategy.n_clusters > 1 and is_renewal and iteration > 0:
-            cluster = _clustered(problem, current, strategy)
+        begin()
+        if second is None and (iteration >= min(max_iter // 2, _FIRST_STAGE) or displacement < 10 * tol):
+            second = iteration
+        is_renewal = not strategy.is_plain and second is not None and iteration - second in _RENEWALS
+        if is_renewal:
+            look = look_up(problem, current, strategy, look, iteration, run)
+            cluster = partial(_block_keys, problem, labels=look.labels, n_clusters=strategy.n_clusters)
             keys = all_keys(problem, current, cluster, run)
-        if strategy.normalizer == "neighbors" and is_renewal:
-            nearest = _nearest(problem, current, strategy)
-        stiffness = problem.beta * max(largest_variance(group.statistics) for group in keys)
-        damping = pace.caution * (1 + _STIFFNESS * stiffness)
-        if solver == "gradient":
+            pace = Pace(0, False, 1.0, pace.rotation)
+            lowest = np.inf
+        is_third = iteration % 3 == 0  # eigenvalues change slowly, and cost as much as a sweep of few rows
+        if is_third or is_renewal:
+            stiffness = problem.beta * max(largest_variance(group.statistics) for group in keys)
+        damping = pace.caution * (_floor(backlash, keys) + _STIFFNESS * stiffness)
+        step, push = _accelerated_step(damping, pace.rotation), float(momentum(pace.age))
+        if is_gradient:
             step, push = _gradient_step(_FIRST_RATE * (1 - iteration / max_iter)), 0.0
-        else:
-            step, push = _accelerated_step(damping, pace.rotation), float(momentum(pace.age))
-        group_fields = fields(problem, current, keys, strategy, nearest)
-        swept = _sweep(problem, (current, last, following), keys, group_fields, step, push, cluster, run)
-        pace = _next_pace(pace, swept, damping, _second_moment(keys))
+        group_fields = fields(problem, current, keys, strategy, look)
+        buffers, with_torque = (current, last, following, spare), is_third and not is_gradient
+        swept = _sweep(problem, buffers, keys, group_fields, step, push, cluster, with_torque, run)
+        pace = _next_pace(pace, swept, damping, keys, with_torque)
         current, following, keys = following, current, swept.keys
         displacement = swept.displacement
         losses.append(swept.loss)
-        report(iteration, swept.loss, displacement)
-        is_open = solver == "gradient" or (strategy.renews and iteration <= 2 * _RENEW)
-        if not is_open and (displacement < tol or _has_settled(losses, tol)):
+        if swept.loss < lowest:
+            lowest, best, following = swept.loss, following, best
+        if report(iteration, swept.loss, displacement, so_far):
+            break
+        is_closed = strategy.is_plain or (second is not None and iteration - second > _RENEWALS[-1])
+        since = 0 if strategy.is_plain else second or 0
+        if is_closed and not is_gradient and (displacement < tol or _has_settled(losses, tol, since)):
             converged = True
             break
 
-    if strategy.n_clusters > 1:
-        cluster = _clustered(problem, current, strategy)
-    return Solution(current, all_keys(problem, current, cluster, run), losses, displacement, converged)
+    vectors = current if losses[-1] == lowest else best
+    return Solution(vectors, all_keys(problem, vectors, cluster, run), look, losses, displacement, converged)
+
+
+def model(problem: Problem, solution: Solution, strategy: Strategy, targets: Array, group: int, run: Runner) -> Model:
+    """What a new query of a group has to know."""
+    key_group = problem.key_group[group]
+    rows, active = problem.group_rows(key_group), problem.active_rows(key_group)
+    known = Model(
+        np.ascontiguousarray(targets[rows]),
+        solution.keys[key_group].statistics,
+        solution.keys[group].null_mean,
+        problem.beta,
+    )
+    if strategy.normalizer == "gaussian" or solution.look is None:
+        return known
+    keys = solution.vectors[active].astype(np.float64)
+    known = known._replace(keys=keys, weights=None if problem.weight is None else problem.weight[active])
+    if len(problem.sizes) == 1:
+        product = products(problem.affinity, targets)
+        leads = run(lambda block: fingerprint(product(block)), range(len(problem.group)))
+        known = known._replace(fingerprints=np.concatenate(list(leads))[problem.active])
+    near = solution.look.near[group]
+    if near is None:
+        return known
+    labels = None if near.labels is None else near.labels[active]
+    sample = [np.searchsorted(active, members) for members in near.sample]
+    cells = build_cells(
+        keys, np.arange(len(keys)), np.zeros(len(keys), np.intp), lambda points, k: strategy.centers(points, k, 0), run
+    )
+    return known._replace(
+        n_exact=strategy.n_exact, cells=cells, near=Near(np.zeros((0, strategy.n_exact), np.int32), sample, labels)
+    )

@@ -49,6 +49,18 @@ def _moments(Y: Array, weights: Array | None, diagonal: bool) -> tuple[float, Ar
     return total, mean, np.einsum("ij,ij->j", Y, Y) if diagonal else Y.T @ Y
 
 
+def sphere_statistics(Y: Array, weights: Array | None) -> KeyStatistics:
+    """Statistics of one block of unit keys, products within the block in their own precision.
+
+    On the sphere no mean is far from the origin, so nothing needs centring before it is multiplied.
+    """
+    w = np.ones(len(Y), Y.dtype) if weights is None else weights.astype(Y.dtype)
+    total = float(w.sum(dtype=np.float64))
+    mean = (w @ Y).astype(np.float64) / (total or 1)
+    moment = (Y.T @ (Y if weights is None else w[:, None] * Y)).astype(np.float64)
+    return KeyStatistics(np.array([total]), mean[None], (moment - total * np.outer(mean, mean))[None])
+
+
 def block_statistics(
     Y: Array,
     weights: Array | None = None,
@@ -87,5 +99,7 @@ def pool(statistics: KeyStatistics) -> KeyStatistics:
 
 def largest_variance(statistics: KeyStatistics) -> float:
     """The largest eigenvalue of any cluster's covariance and of the pooled one."""
-    covariances = np.concatenate([statistics.covariance, pool(statistics).covariance])
+    covariances = statistics.covariance
+    if len(covariances) > 1:
+        covariances = np.concatenate([covariances, pool(statistics).covariance])
     return max(float(np.linalg.eigvalsh(covariances)[:, -1].max()), 0.0)
