@@ -242,7 +242,7 @@ def neighbor_field(
     places = np.full(len(keys), -1, np.int32)
     for members in near.sample:
         places[members] = np.arange(len(members))
-    step = max(_BLOCK_ELEMENTS // (near.nearest.shape[1] * keys.shape[1]), 1)
+    step = max(2 * _BLOCK_ELEMENTS // (near.nearest.shape[1] * keys.shape[1]), 1)
 
     def look(X: Array, nearest: NDArray[np.integer]) -> tuple[Array, Array]:
         Y, w = keys[nearest], np.ones(nearest.shape) if weights is None else weights[nearest]

@@ -71,30 +71,37 @@ def responder(model: Model) -> Callable[[Array], Array]:
 
     def respond(U: Array) -> Array:
         force = U - model.null_mean
-        force_there = force - center.mean[0]
         if model.is_closed:
-            return gaussian_response(_at_least(force_there.astype(model.targets.dtype, copy=False), crowd), spectrum)
-        X = gaussian_response(force_there, spectrum)
+            return alone(force.astype(model.targets.dtype, copy=False))
         if model.keys is None:
-            return iterated_response(force, X, gaussian_field(model.statistics, model.beta), stiffness)
-        new = np.arange(len(X))
-        if fitted is not None:
-            within = 1e-5 * np.abs(fitted.maxes).max()
-            found = fitted.query(fingerprint(U), distance_upper_bound=within)[1]
-            X = np.where((found < len(model.keys))[:, None], model.keys[found % len(model.keys)], X)
-            new = np.flatnonzero(found == len(model.keys))
-        near, start = None, X[new]
+            return iterated_response(force, alone(force), gaussian_field(model.statistics, model.beta), stiffness)
+        if fitted is None:
+            return among(force)
+        within = 1e-5 * np.abs(fitted.maxes).max()
+        found = fitted.query(fingerprint(U), distance_upper_bound=within)[1]
+        new = np.flatnonzero(found == len(model.keys))
+        X = model.keys[found % len(model.keys)]
+        if len(new):
+            X[new] = among(force[new])
+        return X
+
+    def alone(force: Array) -> Array:
+        """Against one Gaussian."""
+        return gaussian_response(_at_least(force - center.mean[0].astype(force.dtype), crowd), spectrum)
+
+    def among(force: Array) -> Array:
+        """Against near keys, or all of them."""
+        X, near = alone(force), None
         for _ in range(1 if model.cells is None else 2):  # the nearest keys of where we are, twice
             if model.cells is None:
                 field = exact_field(model.keys, model.weights, model.beta, fitted is not None)
             else:
-                near = nearest_keys(start, model.keys, model.cells, model.n_exact, map, near)
+                near = nearest_keys(X, model.keys, model.cells, model.n_exact, map, near)
                 looks = model.near._replace(nearest=near)
                 field = neighbor_field(
                     model.statistics, model.keys, model.weights, looks, model.beta, fitted is not None
                 )
-            start = iterated_response(force[new], start, field, stiffness)
-        X[new] = start
+            X = iterated_response(force, X, field, stiffness)
         return X
 
     return respond

@@ -25,7 +25,7 @@ _RENEWALS = (0, 4, 10)
 # Iterations with one Gaussian, before anything is looked up, at most.
 _FIRST_STAGE = 10
 # Keys of the sample that stands for those not near; of each cluster, so many at least.
-_SAMPLE, _CLUSTER_SAMPLE = 256, 64
+_SAMPLE, _CLUSTER_SAMPLE = 128, 64
 # Share of noise in the smoothed first vectors: what is alike in the graph is not yet alike.
 _GRAIN = np.float32(0.1)
 # Iterations that the loss has to be flat for.
