@@ -303,6 +303,130 @@ def test_weak_relations_are_not_sent_to_one_place():
     assert effective_dimension(vectors) > 3
 
 
+# Near keys -------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def communities():
+    """A graph of more nodes than are summed exactly when few are."""
+    return make_block_model(900, 12, mean_degree=15, mixing=0.2, random_state=1)[0].astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("params", [{}, {"n_clusters": 3}, {"key_weight": "degree"}], ids=str)
+@pytest.mark.parametrize(("temperature", "rtol"), [(1 / 4, 5e-3), (1 / 16, 1e-2)])
+def test_neighbors_find_what_exact_finds(params, temperature, rtol, communities):
+    """By the exact objective, where one Gaussian is far from it."""
+    objective = {}
+    for normalizer in ("exact", "neighbors", "gaussian"):
+        model = embedding(normalizer=normalizer, temperature=temperature, walk_length=3, max_iter=40, tol=0, **params)
+        objective[normalizer] = model.fit(communities).score(communities)
+    assert_allclose(objective["neighbors"], objective["exact"], rtol=rtol)
+    assert objective["gaussian"] < objective["neighbors"]
+
+
+def test_neighbors_of_a_table(counts):
+    """Both sides of a table have near keys of their own."""
+    X = np.random.default_rng(0).poisson(np.kron(np.eye(4), np.ones((60, 70))) + 0.05).astype(float)
+    model = embedding("bipartite", normalizer="neighbors", n_exact=20, walk_length=2).fit(X)
+    assert model.embedding_.shape == (240, 16)
+    assert_allclose(model.transform(X[:30]), model.embedding_[:30], atol=1e-6)
+    exact = embedding("bipartite", normalizer="exact", walk_length=2).fit(X)
+    assert_allclose(model.score(X), exact.score(X), rtol=1e-2)
+
+
+# Going on, watching ------------------------------------------------------------------------------------------
+def test_warm_start_goes_on(graph):
+    A, _ = graph
+    model = embedding(warm_start=True, tol=1e-3).fit(A)
+    cold, lowest = model.n_iter_, min(model.loss_curve_)
+    model.fit(A)
+    assert model.n_iter_ < cold / 2
+    assert model.loss_curve_[0] < lowest + 1e-2
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:1 of 200 rows:UserWarning")
+def test_warm_start_with_new_rows(graph):
+    """Rows that were there start where they ended, new ones at random; so for rows and columns of a table."""
+    A, _ = graph
+    model = embedding(warm_start=True, max_iter=1, tol=0).fit(A[:200, :200])
+    before = model._vectors
+    starts = model.fit(A)._first_vectors
+    model._vectors, model._sizes = before, [200]
+    problem = model._problem(A, sp.csr_array(A / A.sum(axis=1)[:, None]), np.zeros(A.shape[0], bool), np.float64)
+    Y, is_warm = starts(problem, np.float64, 0)
+    assert is_warm
+    assert_array_equal(Y[:200][before.any(axis=1)], before[before.any(axis=1)])
+    assert_allclose(np.linalg.norm(Y, axis=1), 1)
+    X = np.random.default_rng(0).poisson(1.0, (30, 20))
+    table = embedding("bipartite", n_components=4, warm_start=True).fit(X[:25, :15])
+    assert table.fit(X).key_embedding_.shape == (20, 4)
+
+
+def test_warm_start_in_another_dimension_is_an_error(graph):
+    model = embedding(warm_start=True).fit(graph[0])
+    with pytest.raises(ValueError, match=r"16 dimensions, but n_components=8. Set it back, or set warm_start=False"):
+        model.set_params(n_components=8).fit(graph[0])
+    assert model.embedding_.shape[1] == 16
+
+
+class Watcher:
+    """A callback that counts, scores and stops."""
+
+    def __init__(self, last=None):
+        self.last, self.events, self.scores = last, [], []
+
+    def setup(self, estimator, context):
+        self.events.append("setup")
+
+    def teardown(self, estimator, context):
+        self.events.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.events.append("begin")
+
+    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+        self.events.append("end")
+        if fitted_estimator is not None:
+            self.scores.append(fitted_estimator.score(X))
+        return context.parent is not None and context.task_id == self.last
+
+
+@pytest.mark.parametrize("normalizer", ["gaussian", "neighbors"])
+def test_callbacks(normalizer, graph):
+    pytest.importorskip("sklearn.callback")
+    watcher = Watcher()
+    model = embedding(normalizer=normalizer, temperature=0.5).set_callbacks(watcher).fit(graph[0])
+    assert watcher.events.count("begin") == watcher.events.count("end") == model.n_iter_ + 1
+    assert (watcher.events[0], watcher.events[-1]) == ("setup", "teardown")
+    assert len(watcher.scores) == model.n_iter_
+    assert watcher.scores[-1] > watcher.scores[0]
+
+
+def test_callback_stops_early(graph):
+    pytest.importorskip("sklearn.callback")
+    model = embedding().set_callbacks(Watcher(last=2)).fit(graph[0])  # without a warning
+    assert model.n_iter_ == 3
+    assert not model.converged_
+
+
+def test_scoring_monitor(graph):
+    callback = pytest.importorskip("sklearn.callback")
+    monitor = callback.ScoringMonitor(scoring={"likelihood": lambda model, X, y: model.score(X)})
+    model = embedding().set_callbacks(monitor).fit(graph[0])
+    assert monitor.get_logs().data_as_pandas["likelihood"].is_monotonic_increasing
+    assert len(monitor.get_logs().data_as_pandas) == model.n_iter_
+
+
+def test_best_iterate_is_kept(hubs, monkeypatch):
+    """Without its damping the solver drifts away: what it returns is the best of what it saw."""
+    monkeypatch.setattr(solver, "_STIFFNESS", 0.0)
+    monkeypatch.setattr(solver, "_floor", lambda *args: 0.05)
+    model = embedding(max_iter=30, tol=0, warm_start=True).fit(hubs)
+    best = min(model.loss_curve_)
+    assert model.loss_curve_[-1] > best + 0.1
+    model.set_params(max_iter=1).fit(hubs)
+    assert_allclose(model.loss_curve_[0], best, rtol=1e-9)
+
+
 # Parameters ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "change",
@@ -439,6 +563,23 @@ def test_bipartite_embeds_both_sides(counts):
     own = np.kron(np.eye(2, dtype=bool), np.ones((30, 20), dtype=bool))
     assert scores[own].mean() > scores[~own].mean() + 0.5
     assert_allclose(model.transform(3 * counts[:5]), model.embedding_[:5], atol=1e-9)
+
+
+def test_new_columns(counts):
+    """Columns seen in fit, given again as new ones, come out next to where they were; each knows of no other."""
+    model = embedding("bipartite", n_components=8, temperature=1.0, tol=1e-4, max_iter=500).fit(counts)
+    again = model.transform_keys(counts)
+    assert np.sum(again * model.key_embedding_, axis=1).min() > 0.95
+    assert_allclose(model.transform_keys(sp.csc_array(counts[:, 5:7])), again[5:7], atol=1e-6)
+    with pytest.warns(UserWarning, match="1 of 3 columns have no affinity"):
+        assert_array_equal(model.transform_keys(counts[:, :3] * [1, 0, 1])[1], 0)
+
+
+def test_new_columns_of_what_has_none(graph, counts):
+    with pytest.raises(ValueError, match=r"only affinity='bipartite' has, but affinity='precomputed'.*use transform"):
+        embedding().fit(graph[0]).transform_keys(graph[0])
+    with pytest.raises(ValueError, match=r"X has 10 rows, but transform_keys is expecting 60"):
+        embedding("bipartite").fit(counts).transform_keys(counts[:10])
 
 
 def test_bipartite_empty_rows_and_columns(counts):

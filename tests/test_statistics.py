@@ -71,8 +71,8 @@ def test_statistics_on_the_sphere(weighted):
     Y = np.random.default_rng(0).standard_normal((300, 5))
     Y /= np.linalg.norm(Y, axis=1, keepdims=True)
     weights = np.random.default_rng(1).uniform(0, 2, 300) if weighted else None
-    for ours, expected in zip(sphere_statistics(Y, weights), block_statistics(Y, weights), strict=True):
-        assert_allclose(ours, expected, atol=1e-10)
-    assert_allclose(
-        sphere_statistics(Y.astype(np.float32), weights).scatter, block_statistics(Y, weights).scatter, atol=1e-4
-    )
+    null, expected = np.arange(300) / 300, block_statistics(Y, weights)
+    statistics, null_mean = sphere_statistics(Y, weights, null)
+    assert_same(statistics, expected)
+    assert_allclose(null_mean, null @ Y)
+    assert_allclose(sphere_statistics(Y.astype(np.float32), weights, null)[0].scatter, expected.scatter, atol=1e-4)

@@ -169,8 +169,10 @@ def nearest_keys(
     Queries that are nearest to the same center look at the same cells, so a cell is one dense product. `known` are
     lists found before, by other cells: the better of both is kept, and fewer cells are looked at.
     """
-    wanted = reach(n_exact) * (1 if known is None else _AGAIN)
-    sizes, center = np.diff(cells.starts), nearest_center(X, cells.centers)
+    wanted = max(reach(n_exact) * (1 if known is None else _AGAIN), n_exact)
+    sizes, centers = np.diff(cells.starts), cells.centers.astype(X.dtype, copy=False)
+    blocks = [slice(i, i + _ROWS) for i in range(0, len(X), _ROWS)]
+    center = np.concatenate(list(run(lambda block: nearest_center(X[blocks[block]], centers), range(len(blocks)))))
     order = np.argsort(center, kind="stable")
     ends = np.searchsorted(center[order], np.arange(len(sizes) + 1))
     near = np.argsort(-(cells.centers @ cells.centers.T) + np.einsum("ij,ij->i", cells.centers, cells.centers) / 2)

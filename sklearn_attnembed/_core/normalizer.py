@@ -138,7 +138,7 @@ def exact_field(keys: Array, weights: Array | None, beta: float, with_self: bool
 
     `with_self` adds the constant exp(beta), for a query that would be a key of itself, and moves with it.
     """
-    log_weights = None if weights is None else np.log(weights)
+    log_weights = None if weights is None else _log(weights)
 
     def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
         log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, log_weights)

@@ -154,10 +154,8 @@ def _block_keys(
     else:
         weights = None if active.all() else active.astype(np.float64)
     if labels is None:
-        statistics = sphere_statistics(Y, weights)
-    else:
-        statistics = block_statistics(Y, weights, labels[rows], n_clusters)
-    return Keys(statistics, (problem.null[rows].astype(Y.dtype) @ Y).astype(np.float64))
+        return Keys(*sphere_statistics(Y, weights, problem.null[rows]))
+    return Keys(block_statistics(Y, weights, labels[rows], n_clusters), problem.null[rows] @ Y.astype(np.float64))
 
 
 def _merge_keys(problem: Problem, parts: Iterable[Keys]) -> list[Keys]:
@@ -254,17 +252,20 @@ def diffuse(problem: Problem, Y: Array, spare: Array, out: Array, run: Runner) -
     """
     for source, target in ((Y, spare), (spare, out), (out, spare), (spare, out)):
         multiply(problem.affinity, source, target, run)
-    means = [key.statistics.mean[0] for key in all_keys(problem, out, partial(_block_keys, problem), run)]
+    bounds, means = problem.affinity.bounds, np.zeros((len(problem.sizes), Y.shape[1]))
+    sums = run(lambda block: problem.active[bounds[block]].astype(out.dtype) @ out[bounds[block]], range(len(bounds)))
+    for group, block_sum in zip(problem.group, sums, strict=True):
+        means[group] += block_sum / max(len(problem.active_rows(group)), 1)
 
     def one(block: int) -> None:
-        rows, mean = problem.affinity.bounds[block], means[problem.group[block]].astype(out.dtype)
+        rows, mean = bounds[block], means[problem.group[block]].astype(out.dtype)
         new = out[rows] - mean
         size = np.einsum("ij,ij->i", new, new)
         least = np.finfo(out.dtype).eps ** 2 * max(float(mean @ mean), np.finfo(out.dtype).tiny)
         kept = problem.active[rows] & (size > least)
         Y[rows][kept] = unit_rows(unit_rows(new[kept]) + _GRAIN * Y[rows][kept])
 
-    for _ in run(one, range(len(problem.affinity.bounds))):
+    for _ in run(one, range(len(bounds))):
         pass
 
 
@@ -333,22 +334,21 @@ def _sweep(
         if isinstance(field, Force):
             direction[:] = -null_means[group] - field.mean
             add_product(block, direction)
-            log_z, fit = field.log_z, np.einsum("ij,ij->i", Y, direction)
+            loss = np.count_nonzero(active) * field.log_z - problem.beta * float(np.vdot(Y, direction))
             proposal = step(Y, direction, field.spread)
         else:
             direction[:] = -null_means[group]
             add_product(block, direction)
             log_z, mean = field(Y, rows)
-            fit = np.einsum("ij,ij->i", Y, direction)
+            loss = float(log_z[active].sum(dtype=np.float64)) - problem.beta * float(np.vdot(Y, direction))
             proposal = step(Y, np.subtract(direction, mean, out=direction), None)
-        loss = log_z - problem.beta * fit
         if not active.all():
             proposal[~active] = 0
         back -= proposal
         unit_rows(np.add(np.multiply(back, -push, out=new), proposal, out=new))
         moved = np.subtract(proposal, Y, out=direction)
         swept = Swept(
-            float(loss[active].sum(dtype=np.float64)),
+            loss,
             float(np.vdot(moved, moved)),
             float(np.vdot(moved, back)),
             (Y.T @ moved).astype(np.float64) if with_torque else np.zeros((d, d)),
@@ -455,12 +455,11 @@ def _floor(backlash: float, keys: list[Keys]) -> float:
     return max(backlash, 1.2 * max(float(np.linalg.norm(group.null_mean)) for group in keys))
 
 
-def _has_settled(losses: list[float], tol: float, since: int = 0) -> bool:
-    """Whether each of the last iterations brought less than `tol` of the whole decrease of the loss `since` one."""
-    if tol == 0 or len(losses) < since + 2 * _PATIENCE:
+def _has_settled(losses: list[float], tol: float, highest: float) -> bool:
+    """Whether each of the last iterations brought less than `tol` of the whole decrease of the loss from `highest`."""
+    if tol == 0 or len(losses) < 2 * _PATIENCE:
         return False
-    whole = losses[since] - min(losses[since:])
-    return bool(np.all(-np.diff(losses[-_PATIENCE - 1 :]) < tol * whole))
+    return bool(np.all(-np.diff(losses[-_PATIENCE - 1 :]) < tol * (highest - min(losses))))
 
 
 def solve(
@@ -495,6 +494,7 @@ def solve(
     keys = all_keys(problem, current, cluster, run)
     pace = Pace(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
     losses: list[float] = []
+    unknowing = float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))  # loss of uniform attention
     lowest, look, displacement, converged = np.inf, None, np.inf, False
     is_gradient, backlash = solver == "gradient", _backlash(problem)
     second = 0 if warm or is_gradient else None  # the iteration that the second stage begins with
@@ -532,8 +532,9 @@ def solve(
         if report(iteration, swept.loss, displacement, so_far):
             break
         is_closed = strategy.is_plain or (second is not None and iteration - second > _RENEWALS[-1])
-        since = 0 if strategy.is_plain else second or 0
-        if is_closed and not is_gradient and (displacement < tol or _has_settled(losses, tol, since)):
+        stage = losses[0 if strategy.is_plain else second or 0 :]
+        highest = max(stage[0], unknowing) if warm else stage[0]
+        if is_closed and not is_gradient and (displacement < tol or _has_settled(stage, tol, highest)):
             converged = True
             break
 

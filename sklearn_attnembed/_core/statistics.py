@@ -49,16 +49,18 @@ def _moments(Y: Array, weights: Array | None, diagonal: bool) -> tuple[float, Ar
     return total, mean, np.einsum("ij,ij->j", Y, Y) if diagonal else Y.T @ Y
 
 
-def sphere_statistics(Y: Array, weights: Array | None) -> KeyStatistics:
-    """Statistics of one block of unit keys, products within the block in their own precision.
+def sphere_statistics(Y: Array, weights: Array | None, null: Array) -> tuple[KeyStatistics, Array]:
+    """Statistics of one block of unit keys, and their sum weighted by `null`.
 
-    On the sphere no mean is far from the origin, so nothing needs centring before it is multiplied.
+    Products within the block stay in its own precision. On the sphere no mean is far from the origin, so nothing
+    needs centring before it is multiplied.
     """
-    w = np.ones(len(Y), Y.dtype) if weights is None else weights.astype(Y.dtype)
-    total = float(w.sum(dtype=np.float64))
-    mean = (w @ Y).astype(np.float64) / (total or 1)
-    moment = (Y.T @ (Y if weights is None else w[:, None] * Y)).astype(np.float64)
-    return KeyStatistics(np.array([total]), mean[None], (moment - total * np.outer(mean, mean))[None])
+    w = np.ones(len(Y)) if weights is None else weights
+    total = float(w.sum())
+    first, null_mean = (np.stack([w, null]).astype(Y.dtype) @ Y).astype(np.float64)
+    moment = (Y.T @ (Y if weights is None else w[:, None].astype(Y.dtype) * Y)).astype(np.float64)
+    mean = first / (total or 1)
+    return KeyStatistics(np.array([total]), mean[None], (moment - total * np.outer(mean, mean))[None]), null_mean
 
 
 def block_statistics(
