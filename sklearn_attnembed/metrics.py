@@ -112,12 +112,13 @@ def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
 @validate_params(
     {
         "temperature": _CONSTRAINTS["temperature"],
+        "rows": ["array-like", None],
         "walk_length": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": _CONSTRAINTS["n_jobs"],
     },
     prefer_skip_nested_validation=True,
 )
-def attention_cross_entropy(affinities, queries, keys=None, *, temperature=1.0, walk_length=1, n_jobs=None):
+def attention_cross_entropy(affinities, queries, keys=None, *, rows=None, temperature=1.0, walk_length=1, n_jobs=None):
     """Cross entropy between affinities and softmax attention, exactly normalised: the loss without its surrogate.
 
     ``mean_i [ -sum_j P_ij x_i . y_j / temperature + log Z_i ]`` over rows with any affinity.
@@ -130,6 +131,8 @@ def attention_cross_entropy(affinities, queries, keys=None, *, temperature=1.0, 
         Query vectors x.
     keys : array-like of shape (n_keys, d), default=None
         Key vectors y; the queries if None. Zero rows, as isolated samples have, are no keys.
+    rows : array-like of int of shape (n_rows,), default=None
+        Look at these rows alone: a sample, where all are too many for an exact sum. All of them if None.
     temperature : float, default=1.0
         Scores are divided by it.
     walk_length : int, default=1
@@ -162,6 +165,10 @@ def attention_cross_entropy(affinities, queries, keys=None, *, temperature=1.0, 
     affinity = operators.blocked(P, operators.row_blocks([len(queries)], queries.shape[1]))
     with operators.block_runner(n_jobs) as run:
         targets = operators.walk_targets(affinity, keys, walk_length, 1, run)
+        if rows is not None:
+            rows = np.asarray(rows)
+            queries, isolated = queries[rows], isolated[rows]
+            affinity = operators.blocked(P[rows], operators.row_blocks([len(rows)], queries.shape[1]))
         bounds, product = affinity.bounds, operators.products(affinity, targets)
         beta, occupied = 1 / temperature, keys[keys.any(axis=1)]
 

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from scipy.special import log_softmax, logsumexp
 
 from sklearn_attnembed import metrics
+from sklearn_attnembed.metrics import attention_cross_entropy
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((20, 4)), RNG.standard_normal((30, 4))
@@ -67,3 +68,13 @@ def test_relative_error():
 def test_bad_input(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize("walk_length", [1, 3])
+def test_cross_entropy_of_a_sample_of_rows(walk_length):
+    rng = np.random.default_rng(0)
+    P, X = rng.random((30, 30)), rng.standard_normal((30, 4))
+    each = [attention_cross_entropy(P, X, rows=[i], walk_length=walk_length) for i in range(30)]
+    assert_allclose(np.mean(each), attention_cross_entropy(P, X, walk_length=walk_length))
+    sample = attention_cross_entropy(P, X, rows=np.array([3, 7, 8]), walk_length=walk_length)
+    assert_allclose(sample, np.mean([each[i] for i in (3, 7, 8)]))

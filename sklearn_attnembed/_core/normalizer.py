@@ -170,10 +170,9 @@ class Near(NamedTuple):
 
 
 class Far(NamedTuple):
-    """Mass of a cluster without its near keys, and its gradient in terms of everything known.
+    """Mass of a cluster without its near keys, and the sum of its keys by mass in terms of everything known.
 
-    The gradient, times the mass that `log_scale` is the logarithm of, is ``by_mean mu + by_spread Omega x -
-    sum_near (level + slope s_j) w_j y_j + sum_sample by_sample_j y_j``.
+    That sum is ``by_mean mu + by_spread Omega x - sum_near (level + slope s_j) w_j y_j + sum_sample by_sample_j y_j``.
     """
 
     mass: Array

@@ -462,6 +462,39 @@ def _has_settled(losses: list[float], tol: float, highest: float) -> bool:
     return bool(np.all(-np.diff(losses[-_PATIENCE - 1 :]) < tol * (highest - min(losses))))
 
 
+class Course:
+    """When to look things up, and when to stop.
+
+    Whatever has to be looked up is left to a second stage: one Gaussian leads most of the way at a fraction of the
+    cost.
+    """
+
+    def __init__(self, strategy: Strategy, max_iter: int, tol: float, is_gradient: bool, unknowing: float | None):
+        self.strategy, self.tol, self.is_gradient, self.unknowing = strategy, tol, is_gradient, unknowing
+        self.losses: list[float] = []
+        self.displacement = np.inf
+        self.latest = min(max_iter // 2, _FIRST_STAGE)
+        self.second: int | None = None if unknowing is None and not is_gradient else 0
+
+    def is_renewal(self) -> bool:
+        """Whether the iteration that begins has to look things up."""
+        iteration = len(self.losses)
+        if self.second is None and (iteration >= self.latest or self.displacement < 10 * self.tol):
+            self.second = iteration
+        return not self.strategy.is_plain and self.second is not None and iteration - self.second in _RENEWALS
+
+    def is_over(self) -> bool:
+        """Whether displacement or loss have come to rest, and nothing is to be looked up any more."""
+        start = 0 if self.strategy.is_plain else self.second
+        if self.is_gradient or start is None:
+            return False
+        stage = self.losses[start:]
+        if not self.strategy.is_plain and len(stage) <= _RENEWALS[-1] + 1:
+            return False
+        highest = stage[0] if self.unknowing is None else max(stage[0], self.unknowing)
+        return self.displacement < self.tol or _has_settled(stage, self.tol, highest)
+
+
 def solve(
     problem: Problem,
     Y: Array,
@@ -481,9 +514,8 @@ def solve(
     and never comes to rest. The accelerated solver therefore works in the co-rotating frame: `rotation` is the
     rigid part of the last displacements and is taken out of the next step.
 
-    Whatever has to be looked up is left to the second stage: one Gaussian leads most of the way at a fraction of the
-    cost. `begin` is called before every iteration and `report` after it, with its number, loss, displacement and a
-    function for the solution so far; it may return True to stop.
+    `begin` is called before every iteration and `report` after it, with its number, loss, displacement and a function
+    for the solution so far; it may return True to stop.
     """
     current, last, following, best = Y, Y.copy(), np.empty_like(Y), np.empty_like(Y)
     spare = np.empty_like(Y) if problem.walk_length > 1 else None
@@ -492,29 +524,24 @@ def solve(
         np.copyto(last, current)
     cluster = partial(_block_keys, problem)
     keys = all_keys(problem, current, cluster, run)
-    pace = Pace(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
-    losses: list[float] = []
     unknowing = float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))  # loss of uniform attention
-    lowest, look, displacement, converged = np.inf, None, np.inf, False
     is_gradient, backlash = solver == "gradient", _backlash(problem)
-    second = 0 if warm or is_gradient else None  # the iteration that the second stage begins with
+    course = Course(strategy, max_iter, tol, is_gradient, unknowing if warm else None)
+    pace = Pace(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
+    lowest, look, converged = np.inf, None, False
 
     def so_far() -> Solution:
-        return Solution(current.copy(), keys, look, losses, displacement, False)
+        return Solution(current.copy(), keys, look, course.losses, course.displacement, False)
 
     for iteration in range(max_iter):
         begin()
-        if second is None and (iteration >= min(max_iter // 2, _FIRST_STAGE) or displacement < 10 * tol):
-            second = iteration
-        is_renewal = not strategy.is_plain and second is not None and iteration - second in _RENEWALS
+        is_renewal, is_third = course.is_renewal(), iteration % 3 == 0
         if is_renewal:
             look = look_up(problem, current, strategy, look, iteration, run)
             cluster = partial(_block_keys, problem, labels=look.labels, n_clusters=strategy.n_clusters)
             keys = all_keys(problem, current, cluster, run)
-            pace = Pace(0, False, 1.0, pace.rotation)
-            lowest = np.inf
-        is_third = iteration % 3 == 0  # eigenvalues change slowly, and cost as much as a sweep of few rows
-        if is_third or is_renewal:
+            pace, lowest = Pace(0, False, 1.0, pace.rotation), np.inf
+        if is_third or is_renewal:  # eigenvalues change slowly, and cost as much as a sweep of few rows
             stiffness = problem.beta * max(largest_variance(group.statistics) for group in keys)
         damping = pace.caution * (_floor(backlash, keys) + _STIFFNESS * stiffness)
         step, push = _accelerated_step(damping, pace.rotation), float(momentum(pace.age))
@@ -525,21 +552,19 @@ def solve(
         swept = _sweep(problem, buffers, keys, group_fields, step, push, cluster, with_torque, run)
         pace = _next_pace(pace, swept, damping, keys, with_torque)
         current, following, keys = following, current, swept.keys
-        displacement = swept.displacement
-        losses.append(swept.loss)
+        course.losses.append(swept.loss)
+        course.displacement = swept.displacement
         if swept.loss < lowest:
             lowest, best, following = swept.loss, following, best
-        if report(iteration, swept.loss, displacement, so_far):
+        if report(iteration, swept.loss, swept.displacement, so_far):
             break
-        is_closed = strategy.is_plain or (second is not None and iteration - second > _RENEWALS[-1])
-        stage = losses[0 if strategy.is_plain else second or 0 :]
-        highest = max(stage[0], unknowing) if warm else stage[0]
-        if is_closed and not is_gradient and (displacement < tol or _has_settled(stage, tol, highest)):
-            converged = True
+        converged = course.is_over()
+        if converged:
             break
 
-    vectors = current if losses[-1] == lowest else best
-    return Solution(vectors, all_keys(problem, vectors, cluster, run), look, losses, displacement, converged)
+    vectors = current if course.losses[-1] == lowest else best
+    final = all_keys(problem, vectors, cluster, run)
+    return Solution(vectors, final, look, course.losses, course.displacement, converged)
 
 
 def model(problem: Problem, solution: Solution, strategy: Strategy, targets: Array, group: int, run: Runner) -> Model:
