@@ -14,6 +14,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core import operators, solver
+from ._core.problem import Problem, Strategy
 from ._core.response import responder
 from ._sklearn import (
     BaseEstimator,
@@ -603,7 +604,7 @@ class AttentionEmbedding(
         counts = [side.sum() for side in np.split(active, ends)]
         null = np.concatenate([side / (side.sum() or 1) for side in np.split(null, ends)])
         weight = [side * (n / (side.sum() or 1)) for side, n in zip(np.split(weight, ends), counts, strict=True)]
-        return solver.Problem(
+        return Problem(
             affinity=operators.blocked(square, bounds),
             group=[int(rows.start >= sizes[0]) for rows in bounds],
             key_group=[1, 0] if len(sizes) == 2 else [0],
@@ -636,7 +637,7 @@ class AttentionEmbedding(
 
     def _strategy(self, problem, seed):
         """How the solver has Z."""
-        return solver.Strategy(
+        return Strategy(
             self.normalizer,
             self.n_clusters,
             min(self.n_exact, *(len(problem.active_rows(group)) for group in problem.key_group)),

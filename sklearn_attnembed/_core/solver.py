@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cells import build_cells, nearest_keys
+from .cells import build_cells
 from .kernels import Array
 from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
-from .operators import Affinity, Runner, additions, momentum, multiply, products, unit_rows, walk_targets
+from .operators import Runner, additions, momentum, multiply, products, unit_rows, walk_targets
+from .problem import Keys, Look, Problem, Strategy, look_up
 from .response import Model, fingerprint
 from .statistics import KeyStatistics, block_statistics, largest_variance, merge, sphere_statistics
 
@@ -24,68 +25,10 @@ _FIRST_RATE = 0.85
 _RENEWALS = (0, 4, 10)
 # Iterations with one Gaussian, before anything is looked up, at most.
 _FIRST_STAGE = 10
-# Keys of the sample that stands for those not near; of each cluster, so many at least.
-_SAMPLE, _CLUSTER_SAMPLE = 128, 64
 # Share of noise in the smoothed first vectors: what is alike in the graph is not yet alike.
 _GRAIN = np.float32(0.1)
 # Iterations that the loss has to be flat for.
 _PATIENCE = 2
-
-
-class Problem(NamedTuple):
-    """What is embedded: affinities between groups of rows, one group (square) or two (bipartite).
-
-    Attributes
-    ----------
-    affinity : Affinity
-        Row-stochastic, over the rows of all groups.
-    group : list of int
-        The group of each block of rows.
-    key_group : list of int
-        For each group, the group of its keys.
-    sizes : list of int
-        Rows of each group.
-    active : ndarray of bool of shape (n,)
-        Rows with any affinity.
-    null : ndarray of shape (n,)
-        The null model p0, summing to one over each group.
-    weight : ndarray of shape (n,) or None
-        Key weights, zero where not active; None for equal weights.
-    beta : float
-        1 / temperature.
-    walk_length : int
-    """
-
-    affinity: Affinity
-    group: list[int]
-    key_group: list[int]
-    sizes: list[int]
-    active: NDArray[np.bool_]
-    null: Array
-    weight: Array | None
-    beta: float
-    walk_length: int
-
-    def group_rows(self, group: int) -> slice:
-        """The rows of one group."""
-        start = sum(self.sizes[:group])
-        return slice(start, start + self.sizes[group])
-
-    def active_rows(self, group: int) -> NDArray[np.integer]:
-        """Numbers of the active rows of one group."""
-        rows = self.group_rows(group)
-        return np.flatnonzero(self.active[rows]) + rows.start
-
-
-class Keys(NamedTuple):
-    """Keys of one group as a normaliser sees them, and the mean that the group's own rows are pushed away from.
-
-    Its own, not that of its keys: on a bipartite graph the loss could otherwise be lowered without end by moving
-    all queries to one pole and all keys to the other.
-    """
-
-    statistics: KeyStatistics
-    null_mean: Array
 
 
 class Solution(NamedTuple):
@@ -93,54 +36,10 @@ class Solution(NamedTuple):
 
     vectors: Array
     keys: list[Keys]
-    look: "Look | None"
+    look: Look | None
     losses: list[float]
     displacement: float
     converged: bool
-
-
-class Strategy(NamedTuple):
-    """How Z is had: `normalizer` and what it needs from outside.
-
-    Attributes
-    ----------
-    normalizer : {"gaussian", "neighbors", "exact"}
-    n_clusters : int
-    n_exact : int
-    partition : callable
-        Keys -> cluster labels.
-    centers : callable
-        ``(points, k, seed) -> at most k centers``.
-    seed : int
-        Of the samples.
-    """
-
-    normalizer: str
-    n_clusters: int
-    n_exact: int
-    partition: Callable[[Array], NDArray[np.integer]]
-    centers: Callable[[Array, int, int], Array]
-    seed: int
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether one Gaussian is all there is, so that nothing has to be looked up as the vectors move."""
-        return self.normalizer == "gaussian" and self.n_clusters == 1
-
-
-class Look(NamedTuple):
-    """What was looked up of the vectors, and goes stale as they move.
-
-    Attributes
-    ----------
-    labels : ndarray of int of shape (n,) or None
-        Clusters.
-    near : list of Near or None
-        For each group what its queries sum one by one; None where all keys are summed.
-    """
-
-    labels: NDArray[np.integer] | None
-    near: list[Near | None]
 
 
 # Key statistics of the whole -------------------------------------------------------------------------
@@ -175,48 +74,6 @@ def all_keys(problem: Problem, Y: Array, cluster: Callable[[slice, Array], Keys]
     """The keys of each group."""
     bounds = problem.affinity.bounds
     return _merge_keys(problem, run(lambda block: cluster(bounds[block], Y[bounds[block]]), range(len(bounds))))
-
-
-def look_up(problem: Problem, Y: Array, strategy: Strategy, before: Look | None, round: int, run: Runner) -> Look:
-    """Clusters, near keys and samples of the vectors as they are now."""
-    labels = None
-    if strategy.n_clusters > 1:
-        labels = np.zeros(len(Y), dtype=np.intp)
-        for group in range(len(problem.sizes)):
-            active = problem.active_rows(group)
-            labels[active] = strategy.partition(Y[active])
-    near: list[Near | None] = [None] * len(problem.sizes)
-    if strategy.normalizer == "neighbors":
-        for group, key_group in enumerate(problem.key_group):
-            known = None if before is None or before.near[group] is None else before.near[group].nearest
-            active = problem.active_rows(key_group)
-            near[group] = look_near(Y[problem.group_rows(group)], Y, active, labels, strategy, known, round, run)
-    return Look(labels, near)
-
-
-def look_near(
-    X: Array,
-    keys: Array,
-    active: NDArray[np.integer],
-    labels: NDArray[np.integer] | None,
-    strategy: Strategy,
-    known: NDArray[np.integer] | None,
-    round: int,
-    run: Runner,
-) -> Near | None:
-    """Near keys of the queries and the sample of the others; None if there are too few keys for others."""
-    if len(active) <= strategy.n_exact + _SAMPLE:
-        return None
-    all_labels = np.zeros(len(keys), np.intp) if labels is None else labels
-    cells = build_cells(
-        keys, active, np.zeros(len(keys), np.intp), lambda points, k: strategy.centers(points, k, round), run
-    )
-    nearest = nearest_keys(X, keys, cells, strategy.n_exact, run, known)
-    generator = np.random.default_rng([strategy.seed, round])
-    wanted = max(_SAMPLE // strategy.n_clusters, _CLUSTER_SAMPLE)
-    members = [active[all_labels[active] == a] for a in range(strategy.n_clusters)]
-    sample = [np.sort(generator.choice(m, min(wanted, len(m)), replace=False)) for m in members]
-    return Near(nearest, sample, labels)
 
 
 def fields(
