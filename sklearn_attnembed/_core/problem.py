@@ -13,7 +13,7 @@ from .operators import Affinity, Runner
 from .statistics import KeyStatistics
 
 # Keys of the sample that stands for those not near; of each cluster, so many at least.
-_SAMPLE, _CLUSTER_SAMPLE = 128, 64
+_SAMPLE, _CLUSTER_SAMPLE = 256, 64
 
 
 class Problem(NamedTuple):
