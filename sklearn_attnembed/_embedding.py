@@ -594,24 +594,22 @@ class AttentionEmbedding(
         def degree():
             return np.concatenate([_column_sums(side) for side in ([A.T, A] if len(sizes) == 2 else [A])])
 
-        def powers(name):
+        def shares(name, whole):
+            """Powers of the degree, of each side's active rows, that sum to one or, `whole`, to their number."""
             gamma = {"uniform": 0, "degree": 1}.get(name, name)
-            return active * (degree() ** gamma if gamma else 1.0)
+            powers = active * (degree() ** gamma if gamma else 1.0)
+            sides = zip(*(np.split(array, np.cumsum(sizes)[:-1]) for array in (powers, active)), strict=True)
+            return np.concatenate([p * ((a.sum() if whole else 1) / (p.sum() or 1)) for p, a in sides])
 
         bounds = operators.row_blocks(sizes, self.n_components)
-        null, weight = powers(self.null_model), powers(self.key_weight)
-        ends = np.cumsum(sizes)[:-1]
-        counts = [side.sum() for side in np.split(active, ends)]
-        null = np.concatenate([side / (side.sum() or 1) for side in np.split(null, ends)])
-        weight = [side * (n / (side.sum() or 1)) for side, n in zip(np.split(weight, ends), counts, strict=True)]
         return Problem(
             affinity=operators.blocked(square, bounds),
             group=[int(rows.start >= sizes[0]) for rows in bounds],
             key_group=[1, 0] if len(sizes) == 2 else [0],
             sizes=sizes,
             active=active,
-            null=null,
-            weight=None if self.key_weight in ("uniform", 0) else np.concatenate(weight),
+            null=shares(self.null_model, False),
+            weight=None if self.key_weight in ("uniform", 0) else shares(self.key_weight, True),
             beta=1 / self.temperature,
             walk_length=self.walk_length,
         )
@@ -627,8 +625,8 @@ class AttentionEmbedding(
                 f"{self.n_components}. Set it back, or set warm_start=False to start anew."
             )
         start = 0
-        for group, n_before in enumerate(self._sizes):  # rows and columns that were there before
-            n = min(n_before, problem.sizes[group])
+        for group, (n_before, n_now) in enumerate(zip(self._sizes, problem.sizes, strict=False)):
+            n = min(n_before, n_now)  # rows, or columns, that were there before
             ours, theirs = Y[problem.group_rows(group)][:n], self._vectors[start : start + n]
             known = theirs.any(axis=1) & problem.active[problem.group_rows(group)][:n]
             ours[known] = theirs[known]

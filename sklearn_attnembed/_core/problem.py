@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cells import build_cells, nearest_keys
+from .cells import Cells, build_cells, nearest_keys
 from .kernels import Array
 from .normalizer import Near
 from .operators import Affinity, Runner
@@ -133,6 +133,12 @@ def look_up(problem: Problem, Y: Array, strategy: Strategy, before: Look | None,
     return Look(labels, near)
 
 
+def cells_of_all(keys: Array, active: NDArray[np.integer], strategy: Strategy, round: int, run: Runner) -> Cells:
+    """Cells of the active keys, whatever their clusters."""
+    labels = np.zeros(len(keys), np.intp)
+    return build_cells(keys, active, labels, lambda points, k: strategy.centers(points, k, round), run)
+
+
 def look_near(
     X: Array,
     keys: Array,
@@ -147,9 +153,7 @@ def look_near(
     if len(active) <= strategy.n_exact + _SAMPLE:
         return None
     all_labels = np.zeros(len(keys), np.intp) if labels is None else labels
-    cells = build_cells(
-        keys, active, np.zeros(len(keys), np.intp), lambda points, k: strategy.centers(points, k, round), run
-    )
+    cells = cells_of_all(keys, active, strategy, round, run)
     nearest = nearest_keys(X, keys, cells, strategy.n_exact, run, known)
     generator = np.random.default_rng([strategy.seed, round])
     wanted = max(_SAMPLE // strategy.n_clusters, _CLUSTER_SAMPLE)

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cells import build_cells
 from .kernels import Array
 from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
 from .operators import Runner, additions, momentum, multiply, products, unit_rows, walk_targets
-from .problem import Keys, Look, Problem, Strategy, look_up
+from .problem import Keys, Look, Problem, Strategy, cells_of_all, look_up
 from .response import Model, fingerprint
 from .statistics import KeyStatistics, block_statistics, largest_variance, merge, sphere_statistics
 
@@ -188,16 +187,16 @@ def _sweep(
         active = problem.active[rows]
         Y, back, new = current[rows], last[rows], following[rows]
         direction, field = np.empty_like(Y), group_fields[group]
-        if isinstance(field, Force):
-            direction[:] = -null_means[group] - field.mean
-            add_product(block, direction)
-            loss = np.count_nonzero(active) * field.log_z - problem.beta * float(np.vdot(Y, direction))
+        is_force = isinstance(field, Force)
+        direction[:] = -null_means[group] - (field.mean if is_force else 0)
+        add_product(block, direction)
+        loss = -problem.beta * float(np.vdot(Y, direction))
+        if is_force:
+            loss += np.count_nonzero(active) * field.log_z
             proposal = step(Y, direction, field.spread)
         else:
-            direction[:] = -null_means[group]
-            add_product(block, direction)
             log_z, mean = field(Y, rows)
-            loss = float(log_z[active].sum(dtype=np.float64)) - problem.beta * float(np.vdot(Y, direction))
+            loss += float(log_z[active].sum(dtype=np.float64))
             proposal = step(Y, np.subtract(direction, mean, out=direction), None)
         if not active.all():
             proposal[~active] = 0
@@ -447,9 +446,7 @@ def model(problem: Problem, solution: Solution, strategy: Strategy, targets: Arr
         return known
     labels = None if near.labels is None else near.labels[active]
     sample = [np.searchsorted(active, members) for members in near.sample]
-    cells = build_cells(
-        keys, np.arange(len(keys)), np.zeros(len(keys), np.intp), lambda points, k: strategy.centers(points, k, 0), run
-    )
+    cells = cells_of_all(keys, np.arange(len(keys)), strategy, 0, run)
     return known._replace(
         n_exact=strategy.n_exact, cells=cells, near=Near(np.zeros((0, strategy.n_exact), np.int32), sample, labels)
     )
