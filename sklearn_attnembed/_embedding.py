@@ -28,11 +28,12 @@ from ._sklearn import (
     partition,
     with_callbacks,
 )
-from .affinity import neighbor_affinity
+from .affinity import local_scale, neighbor_affinity
 from .metrics import log_normalizer_exact
 
 _FORMATS = ["csr", "csc", "coo"]
 _PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
+_NEIGHBORS = ("nearest_neighbors", "precomputed_nearest_neighbors")
 # `score` takes the exact log Z on at most so many query-key pairs: rows beyond it are left out at even steps.
 _SCORED_PAIRS = 2**31
 
@@ -58,7 +59,7 @@ class AttentionEmbedding(
         Where affinities come from.
 
         - "nearest_neighbors": rows of `X` are points; affinities fall off with the distance to the nearest
-          neighbours (:func:`~sklearn_attnembed.affinity.neighbor_affinity`).
+          neighbours (see `weighting`).
         - "precomputed": `X` is square and holds non-negative affinities or an adjacency, dense, sparse or a
           :class:`scipy.sparse.linalg.LinearOperator`, directed or not. `transform` takes rows of affinities of
           new samples to the fitted ones.
@@ -68,11 +69,18 @@ class AttentionEmbedding(
           samples and features are embedded together.
         - a callable ``(X, Y) -> affinities`` of shape (n_X, n_Y), dense or sparse.
 
-        Rows are divided by their sums, whatever the source.
+        Rows are divided by their sums, whatever the source. Those of nearest neighbours are then averaged, for `fit`,
+        with their transpose: a point also attends to points that it is near to. Other sources are found in
+        :mod:`sklearn_attnembed.affinity`: texts, contacts in time, tables of edges.
 
     n_neighbors : int, default=15
         Neighbours, the point itself included, for the two nearest-neighbour affinities. Clipped, with a
         warning, to ``n_samples - 1``.
+
+    weighting : {"perplexity", "self_tuning", "biweight", "uniform"}, default="perplexity"
+        How the two nearest-neighbour affinities depend on distance: a Gaussian of a bandwidth of each row's own, such
+        that a third of the neighbours count in effect; self-tuning; a biweight; or all neighbours alike. See
+        :func:`~sklearn_attnembed.affinity.neighbor_affinity`.
 
     metric : str or callable, default="euclidean"
         Distance for ``affinity="nearest_neighbors"``, any of :class:`sklearn.neighbors.NearestNeighbors`.
@@ -89,9 +97,10 @@ class AttentionEmbedding(
         Gaussians in the mixture that stands for the keys. Clusters are found by k-means on the vectors and
         renewed as these move.
 
-    null_model : {"uniform", "degree"} or float, default="uniform"
+    null_model : {"uniform", "degree"}, float or array-like of shape (n_samples,), default="uniform"
         What vectors are pushed away from: the mean of all vectors (of their own side, if bipartite), weighted
-        equally, by their degree (column sums of the affinities), or by the degree to the given non-negative power.
+        equally, by their degree (column sums of the affinities), by the degree to the given non-negative power, or as
+        given (square affinities only).
 
     key_weight : {"uniform", "degree"} or float, default="uniform"
         How much each key counts in Z: the same, by its degree, or by the degree to the given power. Degrees pay where
@@ -140,6 +149,10 @@ class AttentionEmbedding(
     key_embedding_ : ndarray of shape (n_keys, n_components)
         The vectors attended to: of the training samples again (equal to `embedding_` up to the tolerance and,
         for strongly asymmetric affinities, a small rotation), or of the features if bipartite.
+
+    key_weight_ : ndarray of shape (n_keys,)
+        How much each key counts: attention goes as ``key_weight_ * exp(x . y / temperature)``. Zero for keys without
+        any affinity.
 
     n_iter_ : int
         Iterations run.
@@ -201,11 +214,12 @@ class AttentionEmbedding(
             callable,
         ],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "weighting": [StrOptions({"perplexity", "self_tuning", "biweight", "uniform"})],
         "metric": [str, callable],
         "walk_length": [Interval(Integral, 1, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
+        "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left"), "array-like"],
         "key_weight": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
         "normalizer": [StrOptions({"gaussian", "neighbors", "exact"})],
         "n_exact": [Interval(Integral, 1, None, closed="left")],
@@ -224,6 +238,7 @@ class AttentionEmbedding(
         *,
         affinity="nearest_neighbors",
         n_neighbors=15,
+        weighting="perplexity",
         metric="euclidean",
         walk_length=1,
         temperature=0.2,
@@ -243,6 +258,7 @@ class AttentionEmbedding(
         self.n_components = n_components
         self.affinity = affinity
         self.n_neighbors = n_neighbors
+        self.weighting = weighting
         self.metric = metric
         self.walk_length = walk_length
         self.temperature = temperature
@@ -429,6 +445,67 @@ class AttentionEmbedding(
         _warn_isolated(isolated, "columns")
         return self._respond(self._column_model, P, isolated)
 
+    def recommend(self, X, n_items=10, *, exclude_known=True):
+        """Columns that rows attend to most (``affinity="bipartite"``): items for users, fitted or not.
+
+        Ranked by attention, ``log key_weight_ + x . y / temperature``. With ``key_weight="degree"`` that knows how
+        popular items are, which is what recommendations want, and all that there is to say to a user without history.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Counts of the users, as for `transform`.
+        n_items : int, default=10
+            How many for each.
+        exclude_known : bool, default=True
+            Whether to leave out what a user has a count for already.
+
+        Returns
+        -------
+        items : ndarray of int of shape (n_samples, n_items)
+            Columns, the best first; -1 where there are no more.
+        scores : ndarray of shape (n_samples, n_items)
+            Log attention up to a constant of the row; -inf where there are no more.
+
+        Raises
+        ------
+        ValueError
+            If `affinity` is another, or `n_items` is not from 1 to the number of columns.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> plays = np.kron(np.eye(2), np.ones((10, 8)))
+        >>> model = AttentionEmbedding(2, affinity="bipartite", key_weight="degree", random_state=0).fit(plays)
+        >>> items, scores = model.recommend(np.eye(16)[:1], n_items=7)
+        >>> sorted(items[0].tolist())
+        [1, 2, 3, 4, 5, 6, 7]
+        """
+        check_is_fitted(self)
+        if self.affinity != "bipartite":
+            raise ValueError(
+                f"recommend ranks the columns of a table, which only affinity='bipartite' has, but affinity="
+                f"{self.affinity!r}."
+            )
+        if not 1 <= n_items <= self.n_features_in_:
+            raise ValueError(f"n_items must be from 1 to the {self.n_features_in_} columns; got {n_items}.")
+        P, isolated = self._query_affinities(X)
+        queries = self._respond(self._model, P, isolated) / self.temperature
+        with np.errstate(divide="ignore"):
+            popularity = np.log(self.key_weight_)
+        items, scores = np.empty((len(queries), n_items), np.intp), np.empty((len(queries), n_items))
+        for rows in operators.row_blocks([len(queries)], self.n_features_in_):
+            rated = queries[rows] @ self.key_embedding_.T + popularity
+            if exclude_known:
+                rated[P[rows].nonzero()] = -np.inf
+            best = np.argpartition(-rated, n_items - 1, axis=1)[:, :n_items]
+            order = np.argsort(-np.take_along_axis(rated, best, 1), axis=1, kind="stable")
+            items[rows] = np.take_along_axis(best, order, 1)
+            scores[rows] = np.take_along_axis(rated, items[rows], 1)
+        items[np.isneginf(scores)] = -1
+        return items, scores
+
     def score(self, X, y=None):
         """Mean log likelihood of affinity rows under the attention of their embedding, exactly normalised.
 
@@ -456,8 +533,9 @@ class AttentionEmbedding(
         embedding = self._respond(self._model, P, isolated)[rows]
         fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows])
         step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
+        weight = None if self.key_weight in ("uniform", 0) else self.key_weight_[self._active_keys]
         log_z = log_normalizer_exact(
-            embedding[::step], keys, temperature=self.temperature, key_weight=self._key_weight, n_jobs=self.n_jobs
+            embedding[::step], keys, temperature=self.temperature, key_weight=weight, n_jobs=self.n_jobs
         )
         return float(np.mean(1 / self.temperature * fit[::step] - log_z))
 
@@ -519,7 +597,8 @@ class AttentionEmbedding(
             self._neighbors = NearestNeighbors(metric=self.metric, n_jobs=self.n_jobs).fit(X)
         elif callable(self.affinity):
             self._points = X
-        if self.affinity in ("nearest_neighbors", "precomputed_nearest_neighbors"):
+        if self.affinity in _NEIGHBORS:
+            self._key_scale = None  # of other data
             self._n_neighbors = min(self.n_neighbors, A.shape[0] - 1)
             if self._n_neighbors < self.n_neighbors:
                 warnings.warn(
@@ -555,9 +634,7 @@ class AttentionEmbedding(
             distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
             pointers = np.arange(len(indices) + 1) * indices.shape[1]
             shape = (len(indices), self._neighbors.n_samples_fit_)
-            return neighbor_affinity(
-                sp.csr_array((distances.ravel(), indices.ravel(), pointers), shape), self._n_neighbors
-            )
+            return self._weigh(sp.csr_array((distances.ravel(), indices.ravel(), pointers), shape))
         if callable(self.affinity):
             A = check_array(self.affinity(X, self._points), accept_sparse=_FORMATS, dtype=[np.float64, np.float32])
             expected = (X.shape[0], self._points.shape[0])
@@ -577,7 +654,13 @@ class AttentionEmbedding(
             X = sp.csr_array(
                 (X.ravel(), np.tile(np.arange(X.shape[1]), len(X)), np.arange(len(X) + 1) * X.shape[1]), X.shape
             )
-        return neighbor_affinity(X, self._n_neighbors)
+        return self._weigh(X)
+
+    def _weigh(self, distances):
+        """Weights of nearest neighbours; in fit, where these are each other's, their local scales are learned."""
+        if self.weighting == "self_tuning" and self._key_scale is None:
+            self._key_scale = local_scale(distances)
+        return neighbor_affinity(distances, self._n_neighbors, weighting=self.weighting, key_scale=self._key_scale)
 
     # the solver's view -------------------------------------------------------------------------------
     def _problem(self, A, P, isolated, dtype):
@@ -589,6 +672,8 @@ class AttentionEmbedding(
             square = sp.block_array([[None, sp.csr_array(P)], [sp.csr_array(backward), None]], format="csr")
         else:
             active, sizes, square = ~isolated, [A.shape[0]], P
+            if self.affinity in _NEIGHBORS:
+                square = operators.row_stochastic(P + P.T, dtype)[0]
 
         @cache
         def degree():
@@ -602,13 +687,15 @@ class AttentionEmbedding(
             return np.concatenate([p * ((a.sum() if whole else 1) / (p.sum() or 1)) for p, a in sides])
 
         bounds = operators.row_blocks(sizes, self.n_components)
+        is_given = not isinstance(self.null_model, str | Real)
         return Problem(
             affinity=operators.blocked(square, bounds),
+            queries=operators.blocked(P, bounds) if len(sizes) == 1 else None,
             group=[int(rows.start >= sizes[0]) for rows in bounds],
             key_group=[1, 0] if len(sizes) == 2 else [0],
             sizes=sizes,
             active=active,
-            null=shares(self.null_model, False),
+            null=_given_null(self.null_model, active, len(sizes)) if is_given else shares(self.null_model, False),
             weight=None if self.key_weight in ("uniform", 0) else shares(self.key_weight, True),
             beta=1 / self.temperature,
             walk_length=self.walk_length,
@@ -658,7 +745,7 @@ class AttentionEmbedding(
             "_vectors": solution.vectors,
             "_sizes": list(problem.sizes),
             "_active_keys": active,
-            "_key_weight": None if problem.weight is None else problem.weight[rows][active],
+            "key_weight_": active * (1.0 if problem.weight is None else problem.weight[rows]),
             "_model": solver.model(problem, solution, strategy, targets, 0, run),
             "_column_model": solver.model(problem, solution, strategy, targets, 1, run) if n_sides == 2 else None,
         }
@@ -710,6 +797,19 @@ def _initial_vectors(active, n_components, dtype, seed):
         Y[rows] = generator.random((rows.stop - rows.start, n_components), np.float32) - np.float32(0.5)
     Y[~active] = 0
     return operators.unit_rows(Y)
+
+
+def _given_null(null_model, active, n_sides):
+    """A null model given as an array, checked, over the active rows."""
+    p0 = check_array(null_model, ensure_2d=False, dtype=np.float64, input_name="null_model")
+    if n_sides == 2 or p0.shape != active.shape:
+        raise ValueError(
+            f"null_model has shape {p0.shape}, but an array needs one entry for each of the {len(active)} samples of a "
+            "square affinity. Pass a power of the degree instead."
+        )
+    if p0.min() < 0 or not p0[active].sum() > 0:
+        raise ValueError(f"null_model must be >= 0 with a positive sum; its smallest is {p0.min():.4g}. Clip it.")
+    return p0 * active / p0[active].sum()
 
 
 def _column_sums(A):

@@ -16,7 +16,9 @@ def graph(*rows, width=6):
 
 def test_biweight_up_to_the_next_neighbour():
     """Of five neighbours two count, the third marks the bandwidth, the rest is cut."""
-    weights = neighbor_affinity(graph([3.0, 0.0, 1.0, 2.0, 9.0], [4.0, 5.0, 1.0, 2.0], [0.0, 2.0, 1.0]), n_neighbors=2)
+    weights = neighbor_affinity(
+        graph([3.0, 0.0, 1.0, 2.0, 9.0], [4.0, 5.0, 1.0, 2.0], [0.0, 2.0, 1.0]), n_neighbors=2, weighting="biweight"
+    )
     assert weights.nnz == 9
     assert_allclose(weights.toarray()[0], [0, 1, (1 - 1 / 4) ** 2, 0, 0, 0], atol=2e-7)
     assert_allclose(weights.toarray()[1], [0, 0, (1 - 1 / 16) ** 2, (1 - 1 / 4) ** 2, 0, 0], atol=2e-7)
@@ -24,7 +26,7 @@ def test_biweight_up_to_the_next_neighbour():
 
 
 def test_short_rows_use_what_they_have():
-    weights = neighbor_affinity(graph([0.0, 1.0, 2.0], [0.0], []), n_neighbors=5).toarray()
+    weights = neighbor_affinity(graph([0.0, 1.0, 2.0], [0.0], []), n_neighbors=5, weighting="biweight").toarray()
     assert_allclose(weights[0, :3], [1, 9 / 16, 0], atol=2e-7)
     assert_allclose(weights[1, 0], 1, atol=2e-7)
     assert not weights[2].any()

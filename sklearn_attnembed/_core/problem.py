@@ -23,6 +23,9 @@ class Problem(NamedTuple):
     ----------
     affinity : Affinity
         Row-stochastic, over the rows of all groups.
+    queries : Affinity or None
+        Affinities of the rows as they would come to be transformed, if there is one group: `affinity` may have been
+        made symmetric.
     group : list of int
         The group of each block of rows.
     key_group : list of int
@@ -41,6 +44,7 @@ class Problem(NamedTuple):
     """
 
     affinity: Affinity
+    queries: Affinity | None
     group: list[int]
     key_group: list[int]
     sizes: list[int]

@@ -437,8 +437,8 @@ def model(problem: Problem, solution: Solution, strategy: Strategy, targets: Arr
         return known
     keys = solution.vectors[active].astype(np.float64)
     known = known._replace(keys=keys, weights=None if problem.weight is None else problem.weight[active])
-    if len(problem.sizes) == 1:
-        product = products(problem.affinity, targets)
+    if problem.queries is not None:
+        product = products(problem.queries, targets)
         leads = run(lambda block: fingerprint(product(block)), range(len(problem.group)))
         known = known._replace(fingerprints=np.concatenate(list(leads))[problem.active])
     near = solution.look.near[group]

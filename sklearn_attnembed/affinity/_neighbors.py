@@ -1,0 +1,176 @@
+"""Affinities from graphs of nearest neighbours."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.neighbors import sort_graph_by_row_values
+
+from .._sklearn import Interval, StrOptions, validate_params
+
+# Weight of a neighbour at the edge of the neighbourhood: keeps rows of equidistant neighbours alive, and is so small
+# that it does not matter which of several tied neighbours is the last.
+_EDGE = 1e-7
+# Neighbours to one unit of perplexity, as in t-SNE.
+_NEIGHBORS_PER_PERPLEXITY = 3
+# Below, the nearest has all the weight.
+_LEAST_PERPLEXITY = 1.5
+# The neighbour whose distance is the local scale.
+_SCALE_NEIGHBOR = 7
+
+
+@validate_params(
+    {
+        "distances": ["sparse matrix"],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "weighting": [StrOptions({"perplexity", "self_tuning", "biweight", "uniform"})],
+        "perplexity": [None, Interval(Real, 1, None, closed="left")],
+        "key_scale": [None, "array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perplexity=None, key_scale=None):
+    """Affinities from a graph of nearest-neighbour distances.
+
+    Row by row the `n_neighbors` nearest get weights. The next one marks where the neighbourhood ends: there, except
+    for "uniform", weights fall to zero, so that the affinities, and all that is built on them, are continuous in the
+    data and do not depend on how ties are broken.
+
+    Parameters
+    ----------
+    distances : sparse matrix of shape (n_queries, n_keys)
+        Distances to near keys, explicit zeros included, as from
+        :class:`sklearn.neighbors.KNeighborsTransformer` or ``kneighbors_graph(mode="distance")``.
+        The input is not changed.
+    n_neighbors : int, default=15
+        Neighbours with weight; a row with more entries is cut after the next one.
+    weighting : {"perplexity", "self_tuning", "biweight", "uniform"}, default="perplexity"
+        How weights w depend on distances r.
+
+        - "perplexity": ``exp(-b r^2)``, the bandwidth b of each row such that its weights have the given perplexity,
+          as in t-SNE [1]_. Over the last third of the neighbours weights are led linearly to zero.
+        - "self_tuning": ``exp(-r^2 / (scale_i scale_j))`` [2]_, the local scales of query and key being the distances
+          to their seventh neighbour; led to zero likewise.
+        - "biweight": ``(1 - (r / edge)^2)^2``, `edge` the distance of the next neighbour.
+        - "uniform": all alike.
+    perplexity : float or None, default=None
+        For "perplexity", at least 1; None is a third of `n_neighbors`, and no less than 1.5.
+    key_scale : array-like of shape (n_keys,) or None, default=None
+        For "self_tuning", the local scales of the keys (:func:`local_scale` of their own graph). None takes
+        `distances` for that graph, which has to be square then.
+
+    Returns
+    -------
+    affinities : csr_array of shape (n_queries, n_keys)
+        Non-negative weights, not yet divided by their row sums.
+
+    References
+    ----------
+    .. [1] L. van der Maaten, G. Hinton, "Visualizing data using t-SNE", JMLR 2008, section 2.
+    .. [2] L. Zelnik-Manor, P. Perona, "Self-tuning spectral clustering", NeurIPS 2004, section 2.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> from sklearn_attnembed.affinity import neighbor_affinity
+    >>> distances = sp.csr_array([[1.0, 2.0, 4.0]])
+    >>> neighbor_affinity(distances, n_neighbors=2, weighting="biweight").toarray().round(3)
+    array([[0.879, 0.563, 0.   ]])
+    """
+    if weighting == "self_tuning" and key_scale is None and distances.shape[0] != distances.shape[1]:
+        raise ValueError(
+            f"weighting='self_tuning' needs key_scale, the local scales of the keys, unless distances is square, but "
+            f"its shape is {distances.shape}. Pass key_scale=local_scale(distances_between_keys)."
+        )
+    graph, near, present = _nearest(distances, n_neighbors + 1)
+    last = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0)
+    edge = np.take_along_axis(near, last, axis=1)
+    if weighting == "uniform":
+        weights = np.where(np.arange(near.shape[1]) < np.maximum(last, 1), 1.0, _EDGE)
+    elif weighting == "biweight":
+        weights = np.square(1 - np.square(np.minimum(near / np.where(edge > 0, edge, 1), 1))) + _EDGE
+    else:
+        full = np.take_along_axis(near, 2 * last // 3, axis=1)
+        inside = (edge - near) / np.where(edge > full, edge - full, 1)
+        if weighting == "perplexity":
+            target = perplexity or max(n_neighbors / _NEIGHBORS_PER_PERPLEXITY, _LEAST_PERPLEXITY)
+            weights = _with_perplexity(np.square(near), present, target)
+        else:
+            scale = _scale(near, present)
+            keys = scale if key_scale is None else np.asarray(key_scale, np.float64)
+            product = scale[:, None] * np.where(present, _dense(graph, keys[graph.indices], present), 1)
+            weights = np.exp(-np.square(near) / np.maximum(product, np.finfo(float).tiny))
+        weights *= np.clip(inside, _EDGE, 1)
+    indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
+    indices = _dense(graph, graph.indices, present)[present]
+    return sp.csr_array((weights[present].astype(graph.dtype), indices, indptr), shape=graph.shape)
+
+
+def local_scale(distances):
+    """Distance of each row to its seventh neighbour, the point itself not counted: the scale of "self_tuning".
+
+    Parameters
+    ----------
+    distances : sparse matrix of shape (n_samples, n_samples)
+        Distances to near points, explicit zeros included, the point itself among them.
+
+    Returns
+    -------
+    scale : ndarray of shape (n_samples,)
+
+    Examples
+    --------
+    >>> from sklearn.neighbors import kneighbors_graph
+    >>> from sklearn_attnembed.affinity import local_scale
+    >>> points = [[float(i)] for i in range(20)]
+    >>> local_scale(kneighbors_graph(points, 8, mode="distance", include_self=True))[:3].tolist()
+    [7.0, 6.0, 5.0]
+    """
+    return _scale(*_nearest(distances, _SCALE_NEIGHBOR + 1)[1:])
+
+
+def _nearest(distances, width):
+    """The graph with rows in order of distance, their first `width` distances and which of these there are."""
+    graph = sort_graph_by_row_values(sp.csr_matrix(distances, copy=True), copy=False, warn_when_not_sorted=False)
+    present = np.arange(width) < np.diff(graph.indptr)[:, None]
+    return graph, _dense(graph, graph.data.astype(np.float64), present), present
+
+
+def _dense(graph, values, present):
+    """The first values of each row of `graph` side by side, zero where there are no more."""
+    out = np.zeros(present.shape, values.dtype)
+    counts = np.diff(graph.indptr)
+    rank = np.arange(graph.nnz) - np.repeat(graph.indptr[:-1], counts)
+    out[present] = values[rank < present.shape[1]]
+    return out
+
+
+def _scale(near, present):
+    """Distance to the seventh neighbour, or to the last if there are fewer."""
+    place = np.clip(present.sum(axis=1) - 1, 0, _SCALE_NEIGHBOR)
+    return np.take_along_axis(near, place[:, None], axis=1)[:, 0]
+
+
+def _with_perplexity(squares, present, perplexity, n_steps=40):
+    """``exp(-b squares)``, b such that the entropy of every row, once normalised, is log `perplexity`.
+
+    Newton's method on log b within a bracket. Rows of fewer entries than `perplexity` are left flat.
+    """
+    excess = squares - squares[:, :1]
+    typical = excess.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+    excess /= np.where(typical > 0, typical, 1)[:, None]  # so that b is of order one, whatever the unit of distance
+    low, high, log_b = np.full(len(excess), -30.0), np.full(len(excess), 60.0), np.zeros(len(excess))
+    for _ in range(n_steps):
+        scaled = np.exp(log_b)[:, None] * excess
+        weights = np.exp(-scaled) * present
+        share = weights / np.maximum(weights.sum(axis=1), np.finfo(float).tiny)[:, None]
+        mean = np.einsum("ij,ij->i", share, scaled)
+        surplus = np.log(np.maximum(weights.sum(axis=1), np.finfo(float).tiny)) + mean - np.log(perplexity)
+        low, high = np.where(surplus > 0, log_b, low), np.where(surplus > 0, high, log_b)
+        variance = np.einsum("ij,ij,ij->i", share, scaled, scaled) - mean**2
+        step = log_b + surplus / np.maximum(variance, 1e-9)
+        new = np.where((step > low) & (step < high), step, (low + high) / 2)
+        if np.abs(new - log_b).max(initial=0) < 1e-13:
+            break
+        log_b = new
+    return weights

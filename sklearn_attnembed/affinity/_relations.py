@@ -1,0 +1,268 @@
+"""Affinities from graphs and tables, whatever their nodes are called."""
+
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import check_array
+
+from .._core.operators import row_stochastic
+from .._sklearn import Interval, validate_params
+
+
+class Bipartite(NamedTuple):
+    """A table of counts and what its rows and columns are.
+
+    Attributes
+    ----------
+    affinity : csr_array of shape (n_rows, n_columns)
+    rows, columns : ndarray
+        Their labels, in order.
+    """
+
+    affinity: sp.csr_array
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+@validate_params(
+    {
+        "adjacency": "no_validation",
+        "teleport": [Interval(Real, 0, 1, closed="left")],
+        "directed": ["boolean"],
+        "weight": [str],
+        "nodes": ["array-like", None],
+        "return_nodes": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nodes=None, return_nodes=False):
+    """Transition probabilities of the random walk on a graph.
+
+    Parameters
+    ----------
+    adjacency : sparse matrix, ndarray, pandas DataFrame of edges or NetworkX graph
+        - a matrix of shape (n, n) of non-negative weights, entry (i, j) leading from i to j. Rows stay in order;
+        - a table of edges, a row each: the first two columns are the ends, with labels of any hashable kind.
+          Repeated edges add up;
+        - a NetworkX graph of any kind, its nodes in their order.
+
+        The input is not changed.
+    teleport : float in [0, 1), default=0
+        Probability of a jump back to the node itself, as of a walk with restart, and the way out for nodes without
+        any: with ``teleport > 0`` a sink stays where it is instead of being isolated.
+    directed : bool, default=False
+        Whether edges of a table lead from the first column to the second alone. Matrices and NetworkX graphs
+        know themselves.
+    weight : str, default="weight"
+        Column of the table, or attribute of the NetworkX edges, with their weights; 1 where there is none.
+    nodes : array-like of labels or None, default=None
+        The nodes in the order wanted, those without edges among them. None takes those of a table in order of
+        their first appearance.
+    return_nodes : bool, default=False
+        Return the labels of the rows as well.
+
+    Returns
+    -------
+    P : csr_array of shape (n, n)
+        Rows sum to one, or to zero for nodes that lead nowhere when `teleport` is 0. Float32 if the matrix is.
+    nodes : ndarray of shape (n,)
+        Labels of the rows, if `return_nodes`.
+
+    Raises
+    ------
+    ValueError
+        If weights are negative or not finite, an end is missing, or `nodes` lacks one or has it twice.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_attnembed.affinity import random_walk
+    >>> random_walk([[0, 3, 1], [1, 0, 0], [0, 0, 0]]).toarray()
+    array([[0.  , 0.75, 0.25],
+           [1.  , 0.  , 0.  ],
+           [0.  , 0.  , 0.  ]])
+    >>> edges = pd.DataFrame({"from": ["Ann", "Ann"], "to": ["Bob", 7], "weight": [3, 1]})
+    >>> P, nodes = random_walk(edges, return_nodes=True)
+    >>> nodes.tolist(), P.toarray()[0].tolist()
+    (['Ann', 'Bob', 7], [0.0, 0.75, 0.25])
+    """
+    if hasattr(adjacency, "is_multigraph"):
+        A, labels = _of_networkx(adjacency, weight, nodes)
+    elif _is_frame(adjacency):
+        A, labels = _of_edges(adjacency, weight, nodes, directed)
+    else:
+        A, labels = adjacency, nodes
+    A = check_array(
+        A, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=0, ensure_min_features=0,
+        input_name="adjacency",
+    )  # fmt: skip
+    _check_weights(A.data if sp.issparse(A) else A, "adjacency")
+    n = A.shape[0]
+    if A.shape[1] != n:
+        raise ValueError(
+            f"adjacency must be square, nodes by nodes, but its shape is {A.shape}. For tables: bipartite."
+        )
+    labels = np.arange(n) if labels is None else _as_labels(labels)
+    if len(labels) != n:
+        raise ValueError(f"nodes has {len(labels)} labels, but adjacency has {n} rows. Pass one label for each row.")
+    P, isolated = row_stochastic(sp.csr_array(A), A.dtype)
+    if teleport:
+        P = (1 - teleport) * P + sp.diags_array(np.where(isolated, 1, teleport).astype(P.dtype))
+    P = sp.csr_array(P)
+    return (P, labels) if return_nodes else P
+
+
+@validate_params(
+    {"table": "no_validation", "weight": [str], "rows": ["array-like", None], "columns": ["array-like", None]},
+    prefer_skip_nested_validation=True,
+)
+def bipartite(table, *, weight="weight", rows=None, columns=None):
+    """Counts of users by items, or documents by words, from a long table.
+
+    What ``AttentionEmbedding(affinity="bipartite")`` embeds. A wide table, users by items, needs none of this: it goes
+    in as it is, as a DataFrame, an array or a sparse matrix.
+
+    Parameters
+    ----------
+    table : pandas DataFrame
+        A row for each meeting: the first two columns are labels of row and column, of any hashable kind.
+        Repeated pairs add up.
+    weight : str, default="weight"
+        Column with how much a meeting counts; 1 where there is none.
+    rows, columns : array-like of labels or None, default=None
+        The labels in the order wanted. None takes them in order of first appearance. Meetings with a label that is
+        not among them are left out: so new users are brought to the items that a model knows.
+
+    Returns
+    -------
+    result : Bipartite
+        Named tuple of `affinity` (csr_array), `rows` and `columns` (their labels).
+
+    Raises
+    ------
+    ValueError
+        If weights are negative or not finite, a label is missing, or `rows` or `columns` has one twice.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_attnembed.affinity import bipartite
+    >>> plays = pd.DataFrame({"user": ["Ann", "Bob", "Ann"], "item": ["blues", "rock", "rock"], "weight": [5, 2, 1]})
+    >>> counts, users, items = bipartite(plays)
+    >>> counts.toarray().tolist(), users.tolist(), items.tolist()
+    ([[5.0, 1.0], [0.0, 2.0]], ['Ann', 'Bob'], ['blues', 'rock'])
+    """
+    first, second, weights = _columns(table, weight, "table")
+    i, row_labels = _codes(first, rows, "rows", keep_unknown=False)
+    j, column_labels = _codes(second, columns, "columns", keep_unknown=False)
+    known = (i >= 0) & (j >= 0)
+    shape = (len(row_labels), len(column_labels))
+    counts = sp.coo_array((weights[known], (i[known], j[known])), shape=shape).tocsr()
+    return Bipartite(counts, row_labels, column_labels)
+
+
+# Readers ---------------------------------------------------------------------------------------------
+def _of_networkx(graph, weight, nodes):
+    """Adjacency and labels of a NetworkX graph."""
+    import networkx
+
+    labels = list(graph) if nodes is None else list(nodes)
+    _codes(np.zeros(0, object), labels, "nodes")
+    missing = set(graph).symmetric_difference(labels)
+    if missing:
+        raise ValueError(
+            f"nodes must be those of the graph, but {next(iter(missing))!r} is in one of the two alone. Name each "
+            "node of the graph once."
+        )
+    if not labels:
+        return sp.csr_array((0, 0)), labels
+    return networkx.to_scipy_sparse_array(graph, nodelist=labels, weight=weight, dtype=np.float64), labels
+
+
+def _of_edges(table, weight, nodes, directed):
+    """Adjacency and labels of a table of edges."""
+    first, second, weights = _columns(table, weight, "adjacency")
+    ends = np.empty((len(first), 2), object)
+    ends[:, 0], ends[:, 1] = first, second
+    codes, labels = _codes(ends.ravel(), nodes, "nodes")
+    i, j = codes.reshape(-1, 2).T
+    if not directed:
+        away = i != j  # a loop leads to its node once
+        i, j, weights = (
+            np.concatenate([i, j[away]]),
+            np.concatenate([j, i[away]]),
+            np.concatenate([weights, weights[away]]),
+        )
+    return sp.coo_array((weights, (i, j)), shape=(len(labels),) * 2).tocsr(), labels
+
+
+def _is_frame(table):
+    return hasattr(table, "columns") and hasattr(table, "iloc")
+
+
+def _columns(table, weight, name):
+    """First and second column, and weights, of a DataFrame."""
+    if not _is_frame(table):
+        raise ValueError(
+            f"{name} must be a pandas DataFrame, a row for each pair, but is of type {type(table).__name__}. A matrix "
+            "of counts can be embedded as it is."
+        )
+    if table.shape[1] < 2:
+        raise ValueError(
+            f"{name} needs two columns, one for each end, but has {table.shape[1]}: {list(table.columns)}."
+        )
+    if weight in list(table.columns[:2]):
+        raise ValueError(
+            f"weight={weight!r} is one of the first two columns of {name}, which are labels. Reorder them."
+        )
+    weights = read_weights(table, weight, name)
+    return table.iloc[:, 0].to_numpy(object), table.iloc[:, 1].to_numpy(object), weights
+
+
+def read_weights(table, weight, name):
+    """The weights of the rows of a DataFrame, checked; ones where it has no such column."""
+    if weight not in table.columns:
+        return np.ones(len(table))
+    weights = np.asarray(table[weight], np.float64)
+    _check_weights(weights, f"{name}[{weight!r}]")
+    return weights
+
+
+def _check_weights(weights, name):
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        raise ValueError(
+            f"{name} must hold finite weights >= 0, but holds {weights[bad][0]}. Clip or drop such entries."
+        )
+
+
+def _as_labels(labels):
+    """Labels as an array of one dimension: of their own kind if they have one, else of objects."""
+    array = np.asarray(labels) if not isinstance(labels, list) or len({type(x) for x in labels}) == 1 else None
+    if array is not None and array.ndim == 1:
+        return array
+    array = np.empty(len(labels), object)
+    array[:] = labels
+    return array
+
+
+def _codes(labels: np.ndarray, known: Any, name: str, keep_unknown: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Number of each label among those known, or in order of first appearance, and these in order.
+
+    Labels not known are an error or, unless `keep_unknown`, have number -1.
+    """
+    numbers: dict[Any, int] = {}
+    for label in labels if known is None else known:
+        if label is None or label != label:  # noqa: PLR0124 (NaN)
+            raise ValueError(f"{name}: a label is missing ({label!r}). Drop or fill such rows.")
+        if known is not None and label in numbers:
+            raise ValueError(f"{name} must name each label once, but has {label!r} twice.")
+        numbers.setdefault(label, len(numbers))
+    codes = np.fromiter((numbers.get(label, -1) for label in labels), np.intp, len(labels))
+    if keep_unknown and (codes < 0).any():
+        raise ValueError(
+            f"{name} must name every node, but lacks {labels[np.argmax(codes < 0)]!r}. Add it, or drop its edges."
+        )
+    return codes, _as_labels(list(numbers))

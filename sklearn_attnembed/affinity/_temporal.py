@@ -1,0 +1,249 @@
+"""Affinities from contacts in time."""
+
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.preprocessing import normalize
+from sklearn.utils.validation import check_array
+
+from .._sklearn import Interval, StrOptions, validate_params
+from ._relations import _codes, _is_frame, read_weights
+
+
+class TemporalWalk(NamedTuple):
+    """The walk between states, a state being a node in a time slice in which it has a contact.
+
+    Attributes
+    ----------
+    affinity : csr_array of shape (n_states, n_states)
+        Transition probabilities: what ``AttentionEmbedding(affinity="precomputed")`` embeds. Rows sum to one, or to
+        zero where a directed contact leads nowhere.
+    node : ndarray of int of shape (n_states,)
+        Number of each state's node in `nodes`. States are sorted by node, then time.
+    slice : ndarray of int of shape (n_states,)
+        Number of each state's slice.
+    nodes : ndarray of shape (n_nodes,)
+        Labels of the nodes.
+    edges : ndarray of shape (n_slices + 1,)
+        Where slices begin and end, in the unit of the times.
+    """
+
+    affinity: sp.csr_array
+    node: np.ndarray
+    slice: np.ndarray
+    nodes: np.ndarray
+    edges: np.ndarray
+
+    def by_node(self, embedding):
+        """One vector a node: the mean over its states, all slices alike.
+
+        Parameters
+        ----------
+        embedding : array-like of shape (n_states, n_components)
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_nodes, n_components)
+            In the order of `nodes`; zero for nodes without any contact.
+        """
+        X = self._checked(embedding)
+        member = sp.csc_array((np.ones(len(X), X.dtype), self.node, np.arange(len(X) + 1)), (len(self.nodes), len(X)))
+        return np.asarray(normalize(member.tocsr(), "l1") @ X)
+
+    def at(self, embedding, slice):
+        """One vector a node in a slice: that of its latest state until then.
+
+        Parameters
+        ----------
+        embedding : array-like of shape (n_states, n_components)
+        slice : int
+            From 0 to ``len(edges) - 2``.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_nodes, n_components)
+            In the order of `nodes`; zero for nodes that had no contact yet.
+        """
+        X = self._checked(embedding)
+        if not 0 <= slice < len(self.edges) - 1:
+            raise ValueError(
+                f"slice must be from 0 to {len(self.edges) - 2}, one of the slices there are; got {slice}."
+            )
+        vectors = np.zeros((len(self.nodes), X.shape[1]), X.dtype)
+        until = self.slice <= slice
+        latest = until & ~np.append((self.node[1:] == self.node[:-1]) & until[1:], False)
+        vectors[self.node[latest]] = X[latest]
+        return vectors
+
+    def _checked(self, embedding):
+        X = check_array(embedding, dtype=[np.float64, np.float32], input_name="embedding")
+        if len(X) != len(self.node):
+            raise ValueError(f"embedding must have a row for each of the {len(self.node)} states; it has {len(X)}.")
+        return X
+
+
+@validate_params(
+    {
+        "contacts": "no_validation",
+        "width": "no_validation",
+        "n_slices": [Interval(Integral, 1, None, closed="left"), None],
+        "direction": [StrOptions({"both", "forward", "backward"})],
+        "advance": [Interval(Real, 0, 1, closed="neither")],
+        "directed": ["boolean"],
+        "nodes": ["array-like", None],
+    },
+    prefer_skip_nested_validation=True,
+)
+def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0.5, directed=False, nodes=None):
+    """Transition probabilities of the time-respecting walk on contacts in time.
+
+    Time is cut into slices. The walk goes from a node in a slice to one that it has contact with in that slice or, with
+    probability `advance`, to itself in the next slice in which it has any contact: never back in time. Where there is
+    no next slice all steps are contacts. Nodes that meet at different times are thus told apart from nodes that meet
+    the same others at the same time, which a graph of all contacts cannot do.
+
+    Parameters
+    ----------
+    contacts : pandas DataFrame or array-like of shape (n_contacts, 3 or 4)
+        A row for each contact. Columns named "time", "i", "j" and, if there is one, "weight"; otherwise the first three
+        in this order (of an array, a fourth is the weight). Times are numbers or dates, in any order; i and j
+        labels of any hashable kind. Contacts of a node with itself are left out.
+    width : float, str, timedelta or None, default=None
+        Length of a slice, in the unit of the times; for dates a timedelta or what pandas takes for one ("20min").
+    n_slices : int or None, default=None
+        Number of slices of equal length, instead of their width. One of the two has to be given.
+    direction : {"both", "forward", "backward"}, default="both"
+        Where to in time: "forward" is the time-respecting walk, "backward" the same with time reversed, "both" their
+        mean: either of them, with equal probability, at each step. Vectors of "both" know what comes and
+        what was.
+    advance : float in (0, 1), default=0.5
+        Probability to move on in time rather than to a contact.
+    directed : bool, default=False
+        Whether a contact leads from i to j alone.
+    nodes : array-like of labels or None, default=None
+        The nodes in the order wanted, those without contacts among them. None takes them in order of first appearance.
+
+    Returns
+    -------
+    walk : TemporalWalk
+        Named tuple of the `affinity` between states, `node` and `slice` of each, `nodes` and `edges`, with methods for
+        a vector a node (:meth:`TemporalWalk.by_node`) and one a node and slice (:meth:`TemporalWalk.at`).
+
+    Raises
+    ------
+    ValueError
+        If times or weights are not finite, neither or both of `width` and `n_slices` are given, or no contact is left.
+
+    Notes
+    -----
+    States are the pairs of node and slice that occur, at most two for each contact, and transitions are sparse: memory
+    is linear in the contacts, however long the time. Longer walks are taken by ``AttentionEmbedding(walk_length=...)``,
+    which never forms them.
+
+    References
+    ----------
+    .. [1] L. Dall'Amico, A. Barrat, C. Cattuto, "An embedding-based distance for temporal graphs", Nature
+       Communications 2024, where nodes of a temporal graph are embedded by time-respecting walks.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_attnembed.affinity import temporal
+    >>> contacts = pd.DataFrame({"time": [0, 5, 20], "i": ["Ann", "Bob", "Ann"], "j": ["Bob", "Cem", "Cem"]})
+    >>> walk = temporal(contacts, width=10, direction="forward")
+    >>> [(str(walk.nodes[i]), int(s)) for i, s in zip(walk.node, walk.slice)]
+    [('Ann', 0), ('Ann', 2), ('Bob', 0), ('Cem', 0), ('Cem', 2)]
+    >>> walk.affinity.toarray()[0].tolist()
+    [0.0, 0.5, 0.5, 0.0, 0.0]
+    """
+    time, first, second, weights = _contacts(contacts)
+    ends = np.empty((len(first), 2), object)
+    ends[:, 0], ends[:, 1] = first, second
+    codes, labels = _codes(ends.ravel(), nodes, "nodes")
+    i, j = codes.reshape(-1, 2).T
+    kept = (i != j) & (weights > 0)
+    if not kept.any():
+        raise ValueError(
+            f"contacts must hold at least one of two different nodes, but none of {len(kept)} rows is one."
+        )
+    edges, at = _slices(time, kept, width, n_slices)
+    i, j, at, weights = i[kept], j[kept], at[kept], weights[kept]
+
+    n_slices = len(edges) - 1
+    states, place = np.unique(np.concatenate([i, j]) * n_slices + np.concatenate([at, at]), return_inverse=True)
+    node, slot = states // n_slices, states % n_slices
+    n = len(states)
+    meets = sp.coo_array((weights, (place[: len(i)], place[len(i) :])), shape=(n, n)).tocsr()
+    if not directed:
+        meets = meets + meets.T
+    meets = sp.csr_array(normalize(meets, "l1"))
+    before = np.flatnonzero(node[1:] == node[:-1])
+    following = sp.coo_array((np.ones(len(before)), (before, before + 1)), shape=(n, n)).tocsr()
+    steps = {"forward": [following], "backward": [following.T], "both": [following, following.T]}[direction]
+    walk = normalize(sum(_step(meets, on.tocsr(), advance) for on in steps), "l1")
+    return TemporalWalk(sp.csr_array(walk), node, slot, labels, edges)
+
+
+def _step(meets, on, advance):
+    """Contacts or on in time; all of the one where there is none of the other."""
+    can_meet, can_go = np.diff(meets.indptr) > 0, np.diff(on.indptr) > 0
+    share = np.where(can_go, np.where(can_meet, advance, 1), 0)
+    return sp.diags_array(1 - share) @ meets + sp.diags_array(share) @ on
+
+
+def _contacts(contacts):
+    """Times as numbers (dates as they are), labels of both ends and weights."""
+    if not _is_frame(contacts):
+        table = np.asarray(contacts)
+        if table.ndim != 2 or table.shape[1] not in (3, 4):
+            raise ValueError(
+                "contacts must be a DataFrame or an array of columns time, i, j and, if wanted, weight, but its shape "
+                f"is {table.shape}."
+            )
+        time, first, second = table[:, 0], table[:, 1], table[:, 2]
+        weights = table[:, 3] if table.shape[1] == 4 else np.ones(len(table))
+    else:
+        columns = ["time", "i", "j"]
+        if not set(columns) <= set(contacts.columns):
+            if contacts.shape[1] < 3:
+                raise ValueError(f"contacts needs columns time, i and j, but has {list(contacts.columns)}.")
+            columns = list(contacts.columns[:3])
+        time, first, second = (contacts[name].to_numpy() for name in columns)
+        weights = read_weights(contacts, "weight", "contacts")
+    if not np.issubdtype(time.dtype, np.datetime64):
+        time = np.asarray(time, np.float64)
+    bad = ~np.isfinite(time)
+    if bad.any():
+        raise ValueError(f"contacts: {bad.sum()} of {len(time)} times are missing or infinite. Drop or fill such rows.")
+    weights = np.asarray(weights, np.float64)
+    if not np.all(np.isfinite(weights) & (weights >= 0)):
+        raise ValueError("contacts: weights must be finite and >= 0. Clip or drop such rows.")
+    return time, first, second, weights
+
+
+def _slices(time, kept, width, n_slices):
+    """Edges of the slices, and the slice of each contact."""
+    if (width is None) == (n_slices is None):
+        raise ValueError(
+            "Give either width or n_slices, how long slices are or how many; got "
+            f"width={width!r}, n_slices={n_slices!r}."
+        )
+    start, end = time[kept].min(), time[kept].max()
+    if n_slices is None:
+        if np.issubdtype(time.dtype, np.datetime64):
+            import pandas
+
+            width = pandas.Timedelta(width).to_timedelta64()
+        if not isinstance(width, np.timedelta64 | Real) or not width > 0 * width:
+            raise ValueError(
+                f"width must be a positive length of time in the unit of the times; got {width!r}. For dates pass a "
+                "timedelta, or a string like '20min'."
+            )
+        at = np.floor((time - start) / width).astype(np.int64)
+        return start + np.arange(at[kept].max() + 2) * width, at
+    span = end - start
+    share = (time - start) / span if span else np.zeros(len(time))
+    at = np.minimum(np.floor(share * n_slices), n_slices - 1).astype(np.int64)
+    return start + np.arange(n_slices + 1) * (span / n_slices), at
