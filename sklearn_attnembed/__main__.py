@@ -132,7 +132,7 @@ def main(argv=None):
     )
     command.add_argument("--n-components", type=int, default=64)
     command.add_argument("--walk-length", type=int, default=1)
-    command.add_argument("--temperature", type=float, default=1.0)
+    command.add_argument("--temperature", type=float, default=0.2)
     command.add_argument("--random-state", type=int, default=0)
     command.add_argument("--n-jobs", type=int, default=None)
     command.add_argument("--verbose", action="store_true")

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from sklearn.neighbors import sort_graph_by_row_values
+from sklearn.utils import gen_batches
 
 from .._sklearn import Interval, StrOptions, validate_params
 
@@ -15,6 +16,8 @@ _EDGE = 1e-7
 _NEIGHBORS_PER_PERPLEXITY = 3
 # Below, the nearest has all the weight.
 _LEAST_PERPLEXITY = 1.5
+# Rows whose bandwidths are sought together.
+_BATCH = 8192
 # The neighbour whose distance is the local scale.
 _SCALE_NEIGHBOR = 7
 
@@ -94,7 +97,9 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
         inside = (edge - near) / np.where(edge > full, edge - full, 1)
         if weighting == "perplexity":
             target = perplexity or max(n_neighbors / _NEIGHBORS_PER_PERPLEXITY, _LEAST_PERPLEXITY)
-            weights = _with_perplexity(np.square(near), present, target)
+            weights = np.empty_like(near)
+            for rows in gen_batches(len(near), _BATCH):
+                weights[rows] = _with_perplexity(np.square(near[rows]), present[rows], target)
         else:
             scale = _scale(near, present)
             keys = scale if key_scale is None else np.asarray(key_scale, np.float64)

@@ -1,7 +1,7 @@
 """Affinities from contacts in time."""
 
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,15 +26,26 @@ class TemporalWalk(NamedTuple):
         Number of each state's slice.
     nodes : ndarray of shape (n_nodes,)
         Labels of the nodes.
-    edges : ndarray of shape (n_slices + 1,)
-        Where slices begin and end, in the unit of the times.
+    start : float or datetime64
+        Where the first slice begins.
+    width : float or timedelta64
+        Length of a slice.
+    n_slices : int
+        Slices, those without any contact among them.
     """
 
     affinity: sp.csr_array
     node: np.ndarray
     slice: np.ndarray
     nodes: np.ndarray
-    edges: np.ndarray
+    start: Any
+    width: Any
+    n_slices: int
+
+    @property
+    def edges(self):
+        """Where slices begin and end: ndarray of shape (n_slices + 1,)."""
+        return self.start + np.arange(self.n_slices + 1) * self.width
 
     def by_node(self, embedding):
         """One vector a node: the mean over its states, all slices alike.
@@ -59,7 +70,7 @@ class TemporalWalk(NamedTuple):
         ----------
         embedding : array-like of shape (n_states, n_components)
         slice : int
-            From 0 to ``len(edges) - 2``.
+            From 0 to ``n_slices - 1``.
 
         Returns
         -------
@@ -67,10 +78,8 @@ class TemporalWalk(NamedTuple):
             In the order of `nodes`; zero for nodes that had no contact yet.
         """
         X = self._checked(embedding)
-        if not 0 <= slice < len(self.edges) - 1:
-            raise ValueError(
-                f"slice must be from 0 to {len(self.edges) - 2}, one of the slices there are; got {slice}."
-            )
+        if not 0 <= slice < self.n_slices:
+            raise ValueError(f"slice must be from 0 to {self.n_slices - 1}, one of the slices there are; got {slice}.")
         vectors = np.zeros((len(self.nodes), X.shape[1]), X.dtype)
         until = self.slice <= slice
         latest = until & ~np.append((self.node[1:] == self.node[:-1]) & until[1:], False)
@@ -128,7 +137,7 @@ def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0
     Returns
     -------
     walk : TemporalWalk
-        Named tuple of the `affinity` between states, `node` and `slice` of each, `nodes` and `edges`, with methods for
+        Named tuple of the `affinity` between states, `node` and `slice` of each, `nodes` and slices, with methods for
         a vector a node (:meth:`TemporalWalk.by_node`) and one a node and slice (:meth:`TemporalWalk.at`).
 
     Raises
@@ -168,12 +177,12 @@ def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0
         raise ValueError(
             f"contacts must hold at least one of two different nodes, but none of {len(kept)} rows is one."
         )
-    edges, at = _slices(time, kept, width, n_slices)
-    i, j, at, weights = i[kept], j[kept], at[kept], weights[kept]
+    start, width, n_slices, at = _slices(time[kept], width, n_slices)
+    i, j, weights = i[kept], j[kept], weights[kept]
 
-    n_slices = len(edges) - 1
-    states, place = np.unique(np.concatenate([i, j]) * n_slices + np.concatenate([at, at]), return_inverse=True)
-    node, slot = states // n_slices, states % n_slices
+    occupied, at = np.unique(at, return_inverse=True)  # few, however long the time
+    states, place = np.unique(np.concatenate([i, j]) * len(occupied) + np.tile(at, 2), return_inverse=True)
+    node, slot = states // len(occupied), occupied[states % len(occupied)]
     n = len(states)
     meets = sp.coo_array((weights, (place[: len(i)], place[len(i) :])), shape=(n, n)).tocsr()
     if not directed:
@@ -183,7 +192,7 @@ def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0
     following = sp.coo_array((np.ones(len(before)), (before, before + 1)), shape=(n, n)).tocsr()
     steps = {"forward": [following], "backward": [following.T], "both": [following, following.T]}[direction]
     walk = normalize(sum(_step(meets, on.tocsr(), advance) for on in steps), "l1")
-    return TemporalWalk(sp.csr_array(walk), node, slot, labels, edges)
+    return TemporalWalk(sp.csr_array(walk), node, slot, labels, start, width, n_slices)
 
 
 def _step(meets, on, advance):
@@ -212,8 +221,7 @@ def _contacts(contacts):
             columns = list(contacts.columns[:3])
         time, first, second = (contacts[name].to_numpy() for name in columns)
         weights = read_weights(contacts, "weight", "contacts")
-    if not np.issubdtype(time.dtype, np.datetime64):
-        time = np.asarray(time, np.float64)
+    time = _times(time)
     bad = ~np.isfinite(time)
     if bad.any():
         raise ValueError(f"contacts: {bad.sum()} of {len(time)} times are missing or infinite. Drop or fill such rows.")
@@ -223,27 +231,51 @@ def _contacts(contacts):
     return time, first, second, weights
 
 
-def _slices(time, kept, width, n_slices):
-    """Edges of the slices, and the slice of each contact."""
+def _times(time):
+    """Times as float64 or, if they are dates, datetime64 (UTC if they have a time zone)."""
+    if np.issubdtype(time.dtype, np.datetime64):
+        return time
+    try:
+        return time.astype(np.float64)
+    except (TypeError, ValueError):
+        import pandas
+
+        try:
+            return pandas.to_datetime(time, utc=True).tz_localize(None).to_numpy()
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"contacts: times must be numbers or dates, but {error}. Convert or drop such rows."
+            ) from error
+
+
+def _slices(time, width, n_slices):
+    """Begin of the first slice, width and number of slices, and the slice of each contact."""
     if (width is None) == (n_slices is None):
         raise ValueError(
             "Give either width or n_slices, how long slices are or how many; got "
             f"width={width!r}, n_slices={n_slices!r}."
         )
-    start, end = time[kept].min(), time[kept].max()
-    if n_slices is None:
-        if np.issubdtype(time.dtype, np.datetime64):
-            import pandas
+    start, span = time.min(), time.max() - time.min()
+    if n_slices is not None:
+        share = (time - start) / span if span else np.zeros(len(time))
+        return start, span / n_slices, n_slices, np.minimum(np.floor(share * n_slices), n_slices - 1).astype(np.int64)
+    length = _length(width, np.issubdtype(time.dtype, np.datetime64))
+    if length is None or not length > 0 * length:
+        raise ValueError(
+            "width must be a positive length of time: a number in the unit of the times or, where these are dates, a "
+            f"timedelta or a string like '20min'; got {width!r} for times of type {time.dtype}."
+        )
+    at = np.floor((time - start) / length).astype(np.int64)
+    return start, length, int(at.max()) + 1, at
 
-            width = pandas.Timedelta(width).to_timedelta64()
-        if not isinstance(width, np.timedelta64 | Real) or not width > 0 * width:
-            raise ValueError(
-                f"width must be a positive length of time in the unit of the times; got {width!r}. For dates pass a "
-                "timedelta, or a string like '20min'."
-            )
-        at = np.floor((time - start) / width).astype(np.int64)
-        return start + np.arange(at[kept].max() + 2) * width, at
-    span = end - start
-    share = (time - start) / span if span else np.zeros(len(time))
-    at = np.minimum(np.floor(share * n_slices), n_slices - 1).astype(np.int64)
-    return start + np.arange(n_slices + 1) * (span / n_slices), at
+
+def _length(width, is_of_dates):
+    """A length of time in the unit of the times; None if it is none."""
+    if not is_of_dates:
+        return width if isinstance(width, Real) else None
+    import pandas
+
+    try:
+        return None if isinstance(width, Real) else pandas.Timedelta(width).to_timedelta64()
+    except ValueError:
+        return None
