@@ -488,8 +488,10 @@ class AttentionEmbedding(
                 f"recommend ranks the columns of a table, which only affinity='bipartite' has, but affinity="
                 f"{self.affinity!r}."
             )
-        if not 1 <= n_items <= self.n_features_in_:
-            raise ValueError(f"n_items must be from 1 to the {self.n_features_in_} columns; got {n_items}.")
+        if not isinstance(n_items, Integral) or not 1 <= n_items <= self.n_features_in_:
+            raise ValueError(
+                f"n_items must be an integer from 1 to the {self.n_features_in_} columns; got {n_items!r}."
+            )
         P, isolated = self._query_affinities(X)
         queries = self._respond(self._model, P, isolated) / self.temperature
         with np.errstate(divide="ignore"):
@@ -598,7 +600,7 @@ class AttentionEmbedding(
         elif callable(self.affinity):
             self._points = X
         if self.affinity in _NEIGHBORS:
-            self._key_scale = None  # of other data
+            self._weighting, self._key_scale = self.weighting, None
             self._n_neighbors = min(self.n_neighbors, A.shape[0] - 1)
             if self._n_neighbors < self.n_neighbors:
                 warnings.warn(
@@ -658,9 +660,9 @@ class AttentionEmbedding(
 
     def _weigh(self, distances):
         """Weights of nearest neighbours; in fit, where these are each other's, their local scales are learned."""
-        if self.weighting == "self_tuning" and self._key_scale is None:
+        if self._weighting == "self_tuning" and self._key_scale is None:
             self._key_scale = local_scale(distances)
-        return neighbor_affinity(distances, self._n_neighbors, weighting=self.weighting, key_scale=self._key_scale)
+        return neighbor_affinity(distances, self._n_neighbors, weighting=self._weighting, key_scale=self._key_scale)
 
     # the solver's view -------------------------------------------------------------------------------
     def _problem(self, A, P, isolated, dtype):

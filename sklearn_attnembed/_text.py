@@ -1,13 +1,16 @@
 """AttentionWordVectors: documents -> word vectors -> features of documents."""
 
 import warnings
+from collections.abc import Iterator
 from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
+from sklearn.utils import metadata_routing
 from sklearn.utils.validation import check_is_fitted
 
 from ._embedding import AttentionEmbedding
@@ -45,7 +48,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         Of the attention; the sharper, the finer the distinctions. Small texts want it higher.
     max_iter : int, default=100
         Iterations at most.
-    tol : float, default=3e-3
+    tol : float, default=1e-3
         When to stop, see :class:`AttentionEmbedding`.
     random_state : int, RandomState instance or None, default=None
         Seed. The same seed gives the same bits, whatever `n_jobs`.
@@ -88,6 +91,10 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
     3
     """
 
+    # Documents are what X is elsewhere, no metadata.
+    __metadata_request__fit = {"documents": metadata_routing.UNUSED}
+    __metadata_request__transform = {"documents": metadata_routing.UNUSED}
+
     _parameter_constraints = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         **PARAMETER_CONSTRAINTS,
@@ -110,7 +117,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         analyzer="word",
         temperature=0.125,
         max_iter=100,
-        tol=3e-3,
+        tol=1e-3,
         random_state=None,
         n_jobs=None,
         verbose=0,
@@ -183,8 +190,9 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* rows have no affinity")  # said below, of words
+        with warnings.catch_warnings():  # said below, of words
+            warnings.filterwarnings("ignore", ".* rows have no affinity")
+            warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(affinity)
         self.vocabulary_, self.embedding_, self.isolated_ = vocabulary, model.embedding_, model.isolated_
         self.n_iter_, self.loss_curve_ = model.n_iter_, model.loss_curve_
@@ -194,7 +202,31 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
                 "vectors are zero, see isolated_.",
                 stacklevel=3,
             )
+        if not model.converged_ and self.tol > 0:
+            warnings.warn(
+                f"AttentionWordVectors did not converge in max_iter={self.max_iter} iterations, tol={self.tol:g}. "
+                "Raise max_iter, tol or the temperature.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         return self
+
+    def fit_transform(self, documents, y=None):
+        """Learn vectors of the words and return those of the documents: the same as ``fit(X).transform(X)``.
+
+        Parameters
+        ----------
+        documents : iterable of str, or of iterables of words
+            Read twice: of what can be read once alone, as of a generator, a list is made.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        X : ndarray of shape (n_documents, n_components), float32
+        """
+        documents = list(documents) if isinstance(documents, Iterator) else documents
+        return self.fit(documents).transform(documents)
 
     def transform(self, documents):
         """Mean vectors of documents over the words known, every occurrence counted.
@@ -250,7 +282,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
             If a word is not in `vocabulary_`.
         """
         check_is_fitted(self)
-        word, negative = ([each] if isinstance(each, str) else list(each) for each in (word, negative))
+        word, negative = (list(each) if isinstance(each, list | tuple) else [each] for each in (word, negative))
         for each in (*word, *negative):
             if each not in self.vocabulary_:
                 raise ValueError(
@@ -290,11 +322,14 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
                 )
         path = Path(path)
         partial = path.with_name(path.name + ".part")
-        with open(partial, "w", encoding="utf8", newline="\n") as file:
-            file.write(f"{len(self.embedding_)} {self.embedding_.shape[1]}\n")
-            for word, vector in zip(self.vocabulary_, self.embedding_.tolist(), strict=True):
-                file.write(f"{word} {' '.join(map('{:.9g}'.format, vector))}\n")
-        partial.replace(path)
+        try:
+            with open(partial, "w", encoding="utf8", newline="\n") as file:
+                file.write(f"{len(self.embedding_)} {self.embedding_.shape[1]}\n")
+                for word, vector in zip(self.vocabulary_, self.embedding_.tolist(), strict=True):
+                    file.write(f"{word} {' '.join(map('{:.9g}'.format, vector))}\n")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load_word2vec_format(cls, path, **params):
@@ -315,28 +350,12 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         ValueError
             If the file is not in that format; the line is named.
         """
-        with open(path, encoding="utf8", newline="\n") as file:
-            header = file.readline().split()
-            if len(header) != 2 or not all(number.isdecimal() for number in header):
-                raise ValueError(
-                    f"{path}: the first line has to be the number of words and of dimensions, but is "
-                    f"{' '.join(header)!r}. Binary files have to be converted to text first."
-                )
-            n_words, n_components = map(int, header)
-            vocabulary, vectors = {}, np.empty((n_words, n_components), np.float32)
-            for row in range(n_words):
-                word, *numbers = file.readline().rstrip("\n ").split(" ")
-                try:
-                    vectors[row] = numbers
-                except ValueError as error:
-                    raise ValueError(
-                        f"{path}: line {row + 2} has to be a word and {n_components} numbers, but has {len(numbers)} "
-                        f"after {word!r}. The file may be cut."
-                    ) from error
-                vocabulary[word] = row
-        if len(vocabulary) < n_words or not np.isfinite(vectors).all():
-            raise ValueError(f"{path}: words have to be distinct and vectors finite. Write the file anew.")
-        model = cls(n_components, **params)
+        try:
+            with open(path, encoding="utf8", newline="\n") as file:
+                vocabulary, vectors = _read_word2vec(path, file)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text in UTF-8 ({error}). Convert binary files to text first.") from error
+        model = cls(vectors.shape[1], **params)
         model.vocabulary_, model.embedding_ = vocabulary, vectors
         model.isolated_ = ~vectors.any(axis=1)
         return model
@@ -351,3 +370,35 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         tags.input_tags.string = True
         tags.input_tags.sparse = False
         return tags
+
+
+def _read_word2vec(path, file):
+    """Words and vectors of an open text file."""
+    header = file.readline().split()
+    if len(header) != 2 or not all(number.isdecimal() and int(number) > 0 for number in header):
+        raise ValueError(
+            f"{path}: the first line has to be the number of words and of dimensions, but is "
+            f"{' '.join(header)[:80]!r}. Convert binary files to text first."
+        )
+    n_words, n_components = map(int, header)
+    vocabulary, vectors = {}, []
+    for place, line in enumerate(file):
+        word, *numbers = line.rstrip("\n ").split(" ")
+        try:
+            with np.errstate(over="ignore"):
+                vector = np.array(numbers, np.float64).astype(np.float32)
+        except ValueError:
+            vector = np.full(n_components, np.nan)
+        if not word or word in vocabulary or len(numbers) != n_components or not np.isfinite(vector).all():
+            raise ValueError(
+                f"{path}: line {place + 2} has to be a new word and {n_components} finite numbers, but is "
+                f"{line[:60]!r}. The file may be damaged: write it anew."
+            )
+        vocabulary[word] = place
+        vectors.append(vector)
+    if len(vectors) != n_words:
+        raise ValueError(
+            f"{path}: the first line promises {n_words} words, but {len(vectors)} follow. The file may be cut: write "
+            "it anew."
+        )
+    return vocabulary, np.stack(vectors)

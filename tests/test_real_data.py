@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator
+from sklearn_attnembed import AttentionEmbedding, AttentionWordVectors, NormalizerEstimator
+from sklearn_attnembed.affinity import temporal
 from sklearn_attnembed.metrics import attention_cross_entropy, relative_error
 
 
@@ -99,3 +102,61 @@ def test_error_bars_on_a_learnt_embedding(real, method):
     for queries in (X[1000:], X[:1000]):
         log_z, std = model.score_samples(queries, return_std=True)
         assert 0.9 < np.mean(np.abs(log_z - model.score_samples_exact(queries)) <= 1.96 * std) < 0.98
+
+
+# Raw data ----------------------------------------------------------------------------------------------
+def sentences(tokens):
+    """Lines of lower-cased words."""
+    line = []
+    for token in tokens:
+        if token == "<eos>":
+            yield line
+            line = []
+        else:
+            line.append(token.lower())
+
+
+@pytest.mark.filterwarnings("ignore:1 of 20487 words are never near another:UserWarning")
+def test_word_similarity(real, protocols):
+    model = AttentionWordVectors(64, random_state=0, n_jobs=2).fit(sentences(real.wikitext2().tokens))
+    for name in ("MEN-TR-3k", "WS-353-ALL"):
+        judged = real.word_similarity(name)
+        spearman, n_pairs = protocols.word_similarity(model.embedding_, model.vocabulary_, judged.pairs, judged.score)
+        assert n_pairs > len(judged.score) / 2
+        assert spearman > 0.45
+
+
+def test_documents(real):
+    data = real.r8()
+    train = np.array(data.split) == "train"
+    texts = np.array(data.texts, object)
+    model = make_pipeline(
+        AttentionWordVectors(64, random_state=0, n_jobs=2), LogisticRegression(C=100, max_iter=3000)
+    ).fit(texts[train], data.y[train])
+    assert model.score(texts[~train], data.y[~train]) >= 0.95
+
+
+def test_classes_from_contacts(real, protocols):
+    data = real.primary_school()
+    walk = temporal(np.column_stack([data.t, data.i, data.j]), width=1800, nodes=np.arange(data.n))
+    states = walks(32, temperature=0.5).fit_transform(walk.affinity)
+    assert protocols.community_nmi(walk.by_node(states), data.y) >= 0.925
+
+
+def test_recommendations(real, protocols):
+    """By dot products, and the same by `recommend`."""
+    data = real.lastfm()
+    model = AttentionEmbedding(
+        64, affinity="bipartite", walk_length=2, key_weight="degree", temperature=0.2, tol=1e-3, random_state=0
+    ).fit(data.B)
+    users = np.column_stack([model.embedding_ / 0.2, np.ones(len(model.embedding_))])
+    with np.errstate(divide="ignore"):
+        items = np.column_stack([model.key_embedding_, np.log(model.key_weight_)])
+    recall = protocols.recall_at_k(users, items, data.B, data.test)
+    assert recall > 0.25
+    top, _ = model.recommend(data.B, 20)
+    wanted = np.zeros(data.B.shape, bool)
+    wanted[tuple(data.test.T)] = True
+    tested = wanted.any(axis=1)
+    found = np.take_along_axis(wanted, top, axis=1).sum(axis=1)[tested] / wanted.sum(axis=1)[tested]
+    assert_allclose(found.mean(), recall, atol=1e-3)

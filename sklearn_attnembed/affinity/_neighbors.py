@@ -5,13 +5,17 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from sklearn.neighbors import sort_graph_by_row_values
-from sklearn.utils import gen_batches
+from sklearn.utils import check_array, gen_batches
 
 from .._sklearn import Interval, StrOptions, validate_params
 
 # Weight of a neighbour at the edge of the neighbourhood: keeps rows of equidistant neighbours alive, and is so small
 # that it does not matter which of several tied neighbours is the last.
 _EDGE = 1e-7
+# Where nearly all of the last third of neighbours are tied, this share of the edge's distance counts as inside.
+_NEXT_TO_EDGE = 0.999
+# An exponent whose exponential is zero.
+_FAR = 1e300
 # Neighbours to one unit of perplexity, as in t-SNE.
 _NEIGHBORS_PER_PERPLEXITY = 3
 # Below, the nearest has all the weight.
@@ -85,6 +89,9 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
             f"weighting='self_tuning' needs key_scale, the local scales of the keys, unless distances is square, but "
             f"its shape is {distances.shape}. Pass key_scale=local_scale(distances_between_keys)."
         )
+    distances = check_array(distances, accept_sparse="csr", input_name="distances", ensure_min_samples=0)
+    if distances.nnz and distances.data.min() < 0:
+        raise ValueError(f"distances must be >= 0, but the smallest is {distances.data.min():.4g}. Check the metric.")
     graph, near, present = _nearest(distances, n_neighbors + 1)
     last = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0)
     edge = np.take_along_axis(near, last, axis=1)
@@ -93,7 +100,7 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
     elif weighting == "biweight":
         weights = np.square(1 - np.square(np.minimum(near / np.where(edge > 0, edge, 1), 1))) + _EDGE
     else:
-        full = np.take_along_axis(near, 2 * last // 3, axis=1)
+        full = np.minimum(np.take_along_axis(near, 2 * last // 3, axis=1), _NEXT_TO_EDGE * edge)
         inside = (edge - near) / np.where(edge > full, edge - full, 1)
         if weighting == "perplexity":
             target = perplexity or max(n_neighbors / _NEIGHBORS_PER_PERPLEXITY, _LEAST_PERPLEXITY)
@@ -101,14 +108,18 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
             for rows in gen_batches(len(near), _BATCH):
                 weights[rows] = _with_perplexity(np.square(near[rows]), present[rows], target)
         else:
-            scale = _scale(near, present)
-            keys = scale if key_scale is None else np.asarray(key_scale, np.float64)
-            product = scale[:, None] * np.where(present, _dense(graph, keys[graph.indices], present), 1)
-            weights = np.exp(-np.square(near) / np.maximum(product, np.finfo(float).tiny))
+            scale = local_scale(distances)
+            keys = scale if key_scale is None else _checked_scale(key_scale, distances.shape[1])
+            product = scale[:, None] * _dense(graph, keys[graph.indices], present)
+            with np.errstate(over="ignore"):  # copies have no scale: whatever is not one of them is far
+                exponent = np.minimum(np.square(near) / np.maximum(product, np.finfo(float).tiny), _FAR)
+            exponent -= np.where(present, exponent, np.inf).min(axis=1, initial=_FAR, keepdims=True)
+            weights = np.exp(-np.where(present, exponent, 0))
         weights *= np.clip(inside, _EDGE, 1)
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     indices = _dense(graph, graph.indices, present)[present]
-    return sp.csr_array((weights[present].astype(graph.dtype), indices, indptr), shape=graph.shape)
+    dtype = graph.dtype if graph.dtype == np.float32 else np.float64
+    return sp.csr_array((weights[present].astype(dtype), indices, indptr), shape=graph.shape)
 
 
 def local_scale(distances):
@@ -134,9 +145,22 @@ def local_scale(distances):
     return _scale(*_nearest(distances, _SCALE_NEIGHBOR + 1)[1:])
 
 
+def _checked_scale(key_scale, n_keys):
+    """Local scales of the keys as an array."""
+    scale = check_array(key_scale, ensure_2d=False, dtype=np.float64, input_name="key_scale")
+    if scale.shape != (n_keys,) or scale.min() < 0:
+        raise ValueError(
+            f"key_scale must hold a distance >= 0 for each of the {n_keys} keys, but its shape is {scale.shape} and "
+            f"its smallest entry {scale.min():.4g}. Pass local_scale(distances_between_keys)."
+        )
+    return scale
+
+
 def _nearest(distances, width):
     """The graph with rows in order of distance, their first `width` distances and which of these there are."""
-    graph = sort_graph_by_row_values(sp.csr_matrix(distances, copy=True), copy=False, warn_when_not_sorted=False)
+    graph = sp.csr_matrix(distances, copy=True)
+    if graph.nnz:
+        graph = sort_graph_by_row_values(graph, copy=False, warn_when_not_sorted=False)
     present = np.arange(width) < np.diff(graph.indptr)[:, None]
     return graph, _dense(graph, graph.data.astype(np.float64), present), present
 
@@ -161,7 +185,7 @@ def _with_perplexity(squares, present, perplexity, n_steps=40):
 
     Newton's method on log b within a bracket. Rows of fewer entries than `perplexity` are left flat.
     """
-    excess = squares - squares[:, :1]
+    excess = np.where(present, squares - squares[:, :1], 0)
     typical = excess.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
     excess /= np.where(typical > 0, typical, 1)[:, None]  # so that b is of order one, whatever the unit of distance
     low, high, log_b = np.full(len(excess), -30.0), np.full(len(excess), 60.0), np.zeros(len(excess))

@@ -31,7 +31,7 @@ class Bipartite(NamedTuple):
         "adjacency": "no_validation",
         "teleport": [Interval(Real, 0, 1, closed="left")],
         "directed": ["boolean"],
-        "weight": [str],
+        "weight": [str, None],
         "nodes": ["array-like", None],
         "return_nodes": ["boolean"],
     },
@@ -55,8 +55,9 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
     directed : bool, default=False
         Whether edges of a table lead from the first column to the second alone. Matrices and NetworkX graphs
         know themselves.
-    weight : str, default="weight"
-        Column of the table, or attribute of the NetworkX edges, with their weights; 1 where there is none.
+    weight : str or None, default="weight"
+        Column of the table, or attribute of the NetworkX edges, with their weights. All weigh 1 if it is None or, by
+        the default, not there.
     nodes : array-like of labels or None, default=None
         The nodes in the order wanted, those without edges among them. None takes those of a table in order of
         their first appearance.
@@ -94,6 +95,11 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
         A, labels = _of_edges(adjacency, weight, nodes, directed)
     else:
         A, labels = adjacency, nodes
+        if not (sp.issparse(A) or isinstance(A, np.ndarray | list | tuple)):
+            raise ValueError(
+                "adjacency must be a matrix, dense or sparse, a pandas DataFrame of edges or a NetworkX graph, but is "
+                f"of type {type(A).__name__}."
+            )
     A = check_array(
         A, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=0, ensure_min_features=0,
         input_name="adjacency",
@@ -107,6 +113,7 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
     labels = np.arange(n) if labels is None else _as_labels(labels)
     if len(labels) != n:
         raise ValueError(f"nodes has {len(labels)} labels, but adjacency has {n} rows. Pass one label for each row.")
+    _codes(labels[:0], labels, "nodes")
     P, isolated = row_stochastic(sp.csr_array(A), A.dtype)
     if teleport:
         P = (1 - teleport) * P + sp.diags_array(np.where(isolated, 1, teleport).astype(P.dtype))
@@ -115,7 +122,7 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
 
 
 @validate_params(
-    {"table": "no_validation", "weight": [str], "rows": ["array-like", None], "columns": ["array-like", None]},
+    {"table": "no_validation", "weight": [str, None], "rows": ["array-like", None], "columns": ["array-like", None]},
     prefer_skip_nested_validation=True,
 )
 def bipartite(table, *, weight="weight", rows=None, columns=None):
@@ -129,8 +136,8 @@ def bipartite(table, *, weight="weight", rows=None, columns=None):
     table : pandas DataFrame
         A row for each meeting: the first two columns are labels of row and column, of any hashable kind.
         Repeated pairs add up.
-    weight : str, default="weight"
-        Column with how much a meeting counts; 1 where there is none.
+    weight : str or None, default="weight"
+        Column with how much a meeting counts. All count 1 if it is None or, by the default, not there.
     rows, columns : array-like of labels or None, default=None
         The labels in the order wanted. None takes them in order of first appearance. Meetings with a label that is
         not among them are left out: so new users are brought to the items that a model knows.
@@ -224,6 +231,8 @@ def _columns(table, weight, name):
 def read_weights(table, weight, name):
     """The weights of the rows of a DataFrame, checked; ones where it has no such column."""
     if weight not in table.columns:
+        if weight not in ("weight", None):
+            raise ValueError(f"weight={weight!r} must be a column of {name}, which has {list(table.columns)}.")
         return np.ones(len(table))
     weights = np.asarray(table[weight], np.float64)
     _check_weights(weights, f"{name}[{weight!r}]")
@@ -254,9 +263,10 @@ def _codes(labels: np.ndarray, known: Any, name: str, keep_unknown: bool = True)
     Labels not known are an error or, unless `keep_unknown`, have number -1.
     """
     numbers: dict[Any, int] = {}
+    _refuse_missing(labels, name)
+    if known is not None:
+        _refuse_missing(known, name)
     for label in labels if known is None else known:
-        if label is None or label != label:  # noqa: PLR0124 (NaN)
-            raise ValueError(f"{name}: a label is missing ({label!r}). Drop or fill such rows.")
         if known is not None and label in numbers:
             raise ValueError(f"{name} must name each label once, but has {label!r} twice.")
         numbers.setdefault(label, len(numbers))
@@ -266,3 +276,17 @@ def _codes(labels: np.ndarray, known: Any, name: str, keep_unknown: bool = True)
             f"{name} must name every node, but lacks {labels[np.argmax(codes < 0)]!r}. Add it, or drop its edges."
         )
     return codes, _as_labels(list(numbers))
+
+
+def _refuse_missing(labels: Any, name: str) -> None:
+    """Labels have to be there, and hashable."""
+    for label in labels:
+        try:
+            hash(label)
+            is_missing = label is None or bool(label != label)  # noqa: PLR0124 (NaN)
+        except TypeError as error:
+            if "hash" in str(error):
+                raise ValueError(f"{name}: labels must be hashable, but one is {label!r}. Make it a string.") from error
+            is_missing = True  # pandas.NA
+        if is_missing:
+            raise ValueError(f"{name}: a label is missing ({label!r}). Drop or fill such rows.")

@@ -232,9 +232,9 @@ def _contacts(contacts):
 
 
 def _times(time):
-    """Times as float64 or, if they are dates, datetime64 (UTC if they have a time zone)."""
-    if np.issubdtype(time.dtype, np.datetime64):
-        return time
+    """Times as float64 or, if they are dates or lengths, datetime64 (UTC if with a time zone) or timedelta64."""
+    if time.dtype.kind in "mM":  # in a unit that is fine enough for parts of it
+        return time.astype(np.result_type(time.dtype, f"{time.dtype.kind}8[us]"))
     try:
         return time.astype(np.float64)
     except (TypeError, ValueError):
@@ -259,7 +259,7 @@ def _slices(time, width, n_slices):
     if n_slices is not None:
         share = (time - start) / span if span else np.zeros(len(time))
         return start, span / n_slices, n_slices, np.minimum(np.floor(share * n_slices), n_slices - 1).astype(np.int64)
-    length = _length(width, np.issubdtype(time.dtype, np.datetime64))
+    length = _length(width, time.dtype.kind in "mM")
     if length is None or not length > 0 * length:
         raise ValueError(
             "width must be a positive length of time: a number in the unit of the times or, where these are dates, a "
@@ -271,11 +271,14 @@ def _slices(time, width, n_slices):
 
 def _length(width, is_of_dates):
     """A length of time in the unit of the times; None if it is none."""
-    if not is_of_dates:
-        return width if isinstance(width, Real) else None
+    is_number = isinstance(width, Real) and not isinstance(width, np.timedelta64)
+    if is_of_dates == is_number:
+        return None
+    if is_number:
+        return width
     import pandas
 
     try:
-        return None if isinstance(width, Real) else pandas.Timedelta(width).to_timedelta64()
-    except ValueError:
+        return pandas.Timedelta(width).to_timedelta64()
+    except (AttributeError, TypeError, ValueError):
         return None

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from numbers import Integral, Real
@@ -157,6 +157,11 @@ def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]
             f"documents must be an iterable of documents, but is one string: {documents[:30]!r}. If it is one, pass it "
             "in a list."
         )
+    if isinstance(documents, Mapping) or hasattr(documents, "columns"):
+        raise ValueError(
+            f"documents must be an iterable of documents, but is a {type(documents).__name__}, of which one would get "
+            "the names. Pass the column, or the values, that hold the texts."
+        )
     if not isinstance(documents, Iterable):
         raise ValueError(f"documents must be an iterable of documents, but is of type {type(documents).__name__}.")
     analyze: Callable = analyzer if callable(analyzer) else CountVectorizer(analyzer=analyzer).build_analyzer()
@@ -230,7 +235,12 @@ def _count_piece(sequence: np.ndarray, n_left: int, n_words: int, weights: np.nd
     context = sequence[np.maximum(back, 0)]
     document = np.cumsum(sequence == _END)
     word = sequence[n_left:]
-    near = (back >= 0) & (context >= 0) & (word >= 0)[:, None] & (document[back] == document[place][:, None])
+    near = (
+        (back >= 0)
+        & (context >= 0)
+        & (word >= 0)[:, None]
+        & (document[np.maximum(back, 0)] == document[place][:, None])
+    )
     indptr = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
     contexts = sp.csr_array(
         (np.broadcast_to(weights, near.shape)[near], context[near], indptr), shape=(len(word), n_words)
