@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_random_state
 
+from ._core.operators import compact
 from ._sklearn import Interval, validate_params
 
 __all__ = ["make_block_model"]
@@ -82,4 +83,4 @@ def make_block_model(
     A = sp.coo_array((np.ones(kept.sum()), (first[kept], second[kept])), shape=(n_samples, n_samples)).tocsr()
     A = (A + A.T).tocsr()
     A.data[:] = 1
-    return A, y
+    return compact(A), y

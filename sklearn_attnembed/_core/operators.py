@@ -97,6 +97,14 @@ def row_stochastic(A: Any, dtype: Any) -> tuple[Any, NDArray[np.bool_]]:
     return P.astype(dtype), counts == 0
 
 
+def compact(A: Any) -> sp.csr_array:
+    """`A` as a CSR array with 32-bit indices where these will do: some of scikit-learn takes no others."""
+    A = sp.csr_array(A)
+    if max(A.nnz, *A.shape) <= np.iinfo(np.int32).max:
+        A.indices, A.indptr = A.indices.astype(np.int32, copy=False), A.indptr.astype(np.int32, copy=False)
+    return A
+
+
 class Affinity(NamedTuple):
     """Affinities cut into row blocks.
 

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from sklearn.neighbors import sort_graph_by_row_values
 from sklearn.utils import check_array, gen_batches
 
+from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, validate_params
 
 # Weight of a neighbour at the edge of the neighbourhood: keeps rows of equidistant neighbours alive, and is so small
@@ -119,7 +120,7 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     indices = _dense(graph, graph.indices, present)[present]
     dtype = graph.dtype if graph.dtype == np.float32 else np.float64
-    return sp.csr_array((weights[present].astype(dtype), indices, indptr), shape=graph.shape)
+    return compact(sp.csr_array((weights[present].astype(dtype), indices, indptr), shape=graph.shape))
 
 
 def local_scale(distances):

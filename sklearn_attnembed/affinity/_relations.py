@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_array
 
-from .._core.operators import row_stochastic
+from .._core.operators import compact, row_stochastic
 from .._sklearn import Interval, validate_params
 
 
@@ -117,7 +117,7 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
     P, isolated = row_stochastic(sp.csr_array(A), A.dtype)
     if teleport:
         P = (1 - teleport) * P + sp.diags_array(np.where(isolated, 1, teleport).astype(P.dtype))
-    P = sp.csr_array(P)
+    P = compact(P)
     return (P, labels) if return_nodes else P
 
 
@@ -167,7 +167,7 @@ def bipartite(table, *, weight="weight", rows=None, columns=None):
     known = (i >= 0) & (j >= 0)
     shape = (len(row_labels), len(column_labels))
     counts = sp.coo_array((weights[known], (i[known], j[known])), shape=shape).tocsr()
-    return Bipartite(counts, row_labels, column_labels)
+    return Bipartite(compact(counts), row_labels, column_labels)
 
 
 # Readers ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_array
 
+from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, validate_params
 from ._relations import _codes, _is_frame, read_weights
 
@@ -192,7 +193,7 @@ def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0
     following = sp.coo_array((np.ones(len(before)), (before, before + 1)), shape=(n, n)).tocsr()
     steps = {"forward": [following], "backward": [following.T], "both": [following, following.T]}[direction]
     walk = normalize(sum(_step(meets, on.tocsr(), advance) for on in steps), "l1")
-    return TemporalWalk(sp.csr_array(walk), node, slot, labels, start, width, n_slices)
+    return TemporalWalk(compact(walk), node, slot, labels, start, width, n_slices)
 
 
 def _step(meets, on, advance):

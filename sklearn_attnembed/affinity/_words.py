@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from joblib import effective_n_jobs
 from sklearn.feature_extraction.text import CountVectorizer
 
+from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, validate_params
 
 # Words that are counted at a time, and kept in memory before they go to a temporary file: 4 bytes each.
@@ -146,7 +147,7 @@ def cooccurrence(
     words = list(numbers)
     p0 = (counts / counts[0]) ** gamma
     return Cooccurrence(
-        sp.csr_array(near, dtype=np.float32), {words[k]: i for i, k in enumerate(order)}, p0 / p0.sum(), counts
+        compact(near.astype(np.float32)), {words[k]: i for i, k in enumerate(order)}, p0 / p0.sum(), counts
     )
 
 
