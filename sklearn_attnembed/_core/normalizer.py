@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from .kernels import SOFTMAX, Array, Kernel, _log
 from .statistics import KeyStatistics
@@ -60,8 +59,11 @@ def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFT
         spread = [X @ covariance for covariance in covariances]
         variance = np.stack([beta * np.einsum("ij,ij->i", V, X) for V in spread], axis=1).clip(0)
         log_mass = log_weight + kernel.log_expectation(mean, variance)
-        log_z = logsumexp(log_mass, axis=1) if len(means) > 1 else log_mass[:, 0]
-        share = np.exp(log_mass - log_z[:, None])
+        top = log_mass.max(axis=1)
+        share = np.exp(log_mass - top[:, None])
+        total = share.sum(axis=1)
+        log_z = np.log(total) + top
+        share /= total[:, None]
         by_mean, by_variance = kernel.derivatives(mean, variance)
         gradient = (share * by_mean) @ means
         for V, weight in zip(spread, (2 * share * by_variance).T, strict=True):

@@ -1,0 +1,325 @@
+"""Embeddings of features: accuracy on held-out points, seconds and memory of ours, UMAP and PCA.
+
+Run: ``pip install umap-learn matplotlib``, then ``python benchmarks/bench_features.py`` on Linux with nothing else
+running: threads that wait for each other get a hundred times slower otherwise. Standard error shows cores taken by
+others, which have to be near 0.
+Writes ``bench_features.md`` and ``doc/images/features_methods.png``. About eight minutes on two cores, most of it for
+the nearest neighbours of 70,000 points, which ``--skip-large`` leaves out; with ``--quick`` one seed and fewer points.
+Every method has a process of its own on every data set.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from _common import HERE, loaders, write
+from bench_embedding import THREADS, fastest, highest, others, resident
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from sklearn_attnembed import AttentionEmbedding
+
+D, N_SPLITS, SEEDS = 16, 3, (0, 1, 2)
+SETTING = {"n_neighbors": 36}
+WEIGHTINGS = ("perplexity", "self_tuning", "biweight", "uniform")
+MEASURES = ("kNN", "LR, standardised", "LR, C = 100")
+DATA = ("digits", "COIL-20", "ISOLET")
+LARGE, LARGE_D, LARGE_NEIGHBORS, LIMIT = 70_000, 64, 15, 550
+WAYS = ("nearest_neighbors", "KNeighborsTransformer", "PyNNDescentTransformer")
+
+
+# methods and data ------------------------------------------------------------------------------------
+def attnembed(**params):
+    """Ours, with the defaults of everything else."""
+    return AttentionEmbedding(D, n_jobs=2, random_state=0, **params)
+
+
+def umap():
+    """UMAP at its defaults, without a seed: with one it takes a single thread."""
+    from umap import UMAP
+
+    return UMAP(n_components=D)
+
+
+# name: (label, model, module beyond ours, colour, marker)
+METHODS = {
+    "setting": ("AttentionEmbedding, n_neighbors=36", partial(attnembed, **SETTING), None, "tab:red", "o"),
+    "default": ("AttentionEmbedding", attnembed, None, "tab:orange", "^"),
+    "clusters": (
+        "AttentionEmbedding, n_neighbors=36, n_clusters=4",
+        partial(attnembed, **SETTING, n_clusters=4),
+        None,
+        "tab:pink",
+        "s",
+    ),
+    "exact": (
+        "AttentionEmbedding, n_neighbors=36, exact",
+        partial(attnembed, **SETTING, normalizer="exact"),
+        None,
+        "darkred",
+        "D",
+    ),
+    "umap": ("UMAP", umap, "umap", "tab:blue", "v"),
+    "pca": ("PCA", partial(PCA, D, random_state=0), None, "tab:gray", "p"),
+    "raw": ("raw features", FunctionTransformer, None, "k", "."),
+}
+METHODS |= {w: (w, partial(attnembed, **SETTING, weighting=w), None, "", "") for w in WEIGHTINGS}
+SHOWN = [name for name in METHODS if name not in WEIGHTINGS]
+
+
+def points(on):
+    """Features, in single precision, and classes."""
+    if on == "digits":
+        X, y = load_digits(return_X_y=True)
+    else:
+        data = {"COIL-20": loaders().coil20, "ISOLET": loaders().isolet}[on]()
+        X, y = data.X, data.y
+    return np.asarray(X, np.float32), y
+
+
+def many_points(n):
+    """Ten blobs of twenty dimensions, mapped to 784 with noise."""
+    rng = np.random.default_rng(0)
+    centres = 4 * rng.standard_normal((10, 20), dtype=np.float32)
+    low = centres[rng.integers(10, size=n)] + rng.standard_normal((n, 20), dtype=np.float32)
+    X = rng.standard_normal((n, 784), dtype=np.float32)
+    X += low @ rng.standard_normal((20, 784), dtype=np.float32)
+    return X
+
+
+# one method, in its own process ----------------------------------------------------------------------
+def accuracies(A, y, B, z):
+    """In percent, of classifiers that learn from vectors A, on the vectors B, by measure."""
+    length = np.linalg.norm(A, axis=1).mean()
+    regression = partial(LogisticRegression, max_iter=3000)
+    scores = (
+        KNeighborsClassifier(5).fit(A, y).score(B, z),
+        make_pipeline(StandardScaler(), regression()).fit(A, y).score(B, z),
+        regression(C=100).fit(A / length, y).score(B / length, z),
+    )
+    return dict(zip(MEASURES, (100 * score for score in scores), strict=True))
+
+
+def child(name, on, n_seeds):
+    """Print accuracies and seconds by fold as JSON."""
+    start = time.perf_counter()
+    make = METHODS[name][1]
+    X, y = points(on)
+    make().fit(X[:300]).transform(X[300:400])  # imports and compiles
+    found = {"first": time.perf_counter() - start, "folds": []}
+    began, foreign = time.perf_counter(), others()
+    for seed in SEEDS[:n_seeds]:
+        for train, test in StratifiedKFold(N_SPLITS, shuffle=True, random_state=seed).split(X, y):
+            start = time.perf_counter()
+            model = make()
+            A = model.fit_transform(X[train])
+            B = model.transform(X[test])
+            seconds = time.perf_counter() - start
+            found["folds"].append({"seconds": seconds, **accuracies(A, y[train], B, y[test])})
+    found["others"] = (others() - foreign) / (time.perf_counter() - began)
+    print(json.dumps(found))
+
+
+def child_large(way, n):
+    """Print seconds and peak megabytes of each step as JSON."""
+    affinity = "nearest_neighbors" if way == WAYS[0] else "precomputed_nearest_neighbors"
+    model = AttentionEmbedding(LARGE_D, n_neighbors=LARGE_NEIGHBORS, affinity=affinity, n_jobs=2, random_state=0)
+    steps = [model]
+    if way == WAYS[1]:
+        graph = KNeighborsTransformer(n_neighbors=LARGE_NEIGHBORS, mode="distance", algorithm="brute", n_jobs=2)
+        steps = [graph, model]
+    if way == WAYS[2]:
+        from pynndescent import PyNNDescentTransformer
+
+        steps = [PyNNDescentTransformer(n_neighbors=LARGE_NEIGHBORS, n_jobs=2), model]
+    X = many_points(n)
+    make_pipeline(*steps).fit(X[:1000])  # imports and compiles
+    found = {"data": X.nbytes / 2**20, "steps": []}
+    began, foreign = time.perf_counter(), others()
+    for step in steps:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed must not hide what is taken
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is again what is resident now
+        before, start = resident("VmRSS"), time.perf_counter()
+        X = step.fit_transform(X)
+        seconds = time.perf_counter() - start
+        found["steps"].append({"seconds": seconds, "peak": resident("VmHWM") - before, "dtype": X.dtype.name})
+    found["others"] = (others() - foreign) / (time.perf_counter() - began)
+    print(json.dumps(found))
+
+
+def run(*arguments, limit=LIMIT):
+    """What a child prints, or why it does not."""
+    settings = {**os.environ, **THREADS, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, __file__, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        result = {"failed": f"over {limit} s"}
+    else:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        result = {"failed": reason} if done.returncode else json.loads(done.stdout.splitlines()[-1])
+    print(*arguments[1:], {key: value for key, value in result.items() if key != "folds"}, file=sys.stderr, flush=True)
+    return result
+
+
+# tables ----------------------------------------------------------------------------------------------
+def mean(result, measure):
+    """Over folds."""
+    return np.mean([fold[measure] for fold in result["folds"]])
+
+
+def seconds(name, result):
+    """Of the fastest fold; None where nothing is fitted."""
+    return None if name == "raw" else min(fold["seconds"] for fold in result["folds"])
+
+
+def table(found, on, names, is_timed=True):
+    """A row per method, the best for kNN first."""
+    results = {name: found[name, on] for name in names}
+    done = [name for name in names if "failed" not in results[name]]
+    done.sort(key=lambda name: -mean(results[name], MEASURES[0]))
+    columns = [[METHODS[name][0] for name in done]]
+    columns += [highest([mean(results[name], measure) for name in done]) for measure in MEASURES]
+    if is_timed:
+        times = [seconds(name, results[name]) for name in done]
+        theirs = times[done.index("umap")] if "umap" in done else None
+        columns += [fastest(times), [f"{theirs / own:.2g}" if theirs and own else "" for own in times]]
+    yield from zip([on] * len(done), *columns, strict=True)
+    for name in [name for name in names if name not in done]:
+        yield on, METHODS[name][0], results[name]["failed"], *[""] * (len(columns) - 2)
+
+
+def versus(found, data):
+    """Ours against UMAP fold by fold: a row per data set, measure and one of ours."""
+    for on in data:
+        for measure in MEASURES:
+            for name in ("setting", "clusters", "default"):
+                if "failed" not in found[name, on] | found["umap", on]:
+                    ours, theirs = (np.array([f[measure] for f in found[m, on]["folds"]]) for m in (name, "umap"))
+                    gap = ours - theirs
+                    won = f"{(gap > 0).sum()} of {len(gap)}"
+                    cells = highest([ours.mean(), theirs.mean()])
+                    yield on, measure, METHODS[name][0], *cells, f"{gap.mean():+.1f}", won
+
+
+def large_rows(n):
+    """A row per way to the neighbours."""
+    for way in WAYS:
+        if way == WAYS[2] and not find_spec("pynndescent"):
+            continue
+        result = run("--large-child", way, n)
+        if "failed" in result:
+            yield way, result["failed"], *[""] * 5
+            continue
+        *graph, embedding = result["steps"]
+        bound = n * (LARGE_NEIGHBORS + 1) * 100 / 2**20
+        bound += AttentionEmbedding(LARGE_D).estimate_memory(n, dtype=embedding["dtype"]) / 2**20
+        cells = [f"{graph[0]['seconds']:.1f}", f"{graph[0]['peak']:.0f}"] if graph else ["", ""]
+        yield way, *cells, f"{embedding['seconds']:.1f}", f"{embedding['peak']:.0f}", embedding["dtype"], f"{bound:.0f}"
+
+
+# picture ---------------------------------------------------------------------------------------------
+def picture(found, names, data):
+    """Accuracy of kNN against seconds, one panel a data set; raw features as a line."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(data), figsize=(13, 4.6), layout="constrained", squeeze=False)
+    handles = {}
+    for ax, on in zip(axes.flat, data, strict=True):
+        for name in [name for name in names if "failed" not in found[name, on]]:
+            label, *_, color, marker = METHODS[name]
+            value, time_taken = mean(found[name, on], MEASURES[0]), seconds(name, found[name, on])
+            if time_taken is None:
+                handles[label] = ax.axhline(value, color=color, linestyle=":")
+            else:
+                handles[label] = ax.scatter(time_taken, value, 80, color, marker, alpha=0.85, edgecolors="none")
+        ax.set(
+            xscale="log", xlim=(0.01, None), xlabel="seconds, fit and transform", ylabel="accuracy of kNN, %", title=on
+        )
+        ax.grid(alpha=0.3)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.savefig(HERE.parent / "doc" / "images" / "features_methods.png", dpi=110)
+
+
+# everything ------------------------------------------------------------------------------------------
+TEXT = (
+    "Points are embedded from two thirds of them (`fit`), the others given these (`transform`), in 16 dimensions and "
+    "single precision. Accuracy, in percent, on the others: of five nearest neighbours; of logistic regression "
+    "(max_iter=3000) on standardised vectors; and of logistic regression with C=100 on vectors divided by the mean "
+    "norm. Means of {n} stratified folds, the same for all methods. Sizes: digits 1,797 x 64, COIL-20 1,440 x 1,024, "
+    "ISOLET 1,560 x 617. Each method has one setting for the three; rows of AttentionEmbedding with more to their name "
+    "change that one parameter or two. {umap}Seconds are of fit and transform in the fastest fold, after a small one "
+    "that has everything imported and compiled; each method has a process of its own and two threads. The best of a "
+    "data set is bold, ordered by kNN."
+)
+VERSUS = "The same figures side by side, and in how many of the folds ours is more accurate."
+WEIGHTED = "AttentionEmbedding(16, n_neighbors=36) with each `weighting`; folds as above."
+LARGE_TEXT = (
+    f"AttentionEmbedding({LARGE_D}, n_neighbors={LARGE_NEIGHBORS}) of {{n:,}} points in 784 dimensions: ten blobs of "
+    "20 dimensions, mapped by a random matrix, with noise; single precision, {megabytes:.0f} MB. Neighbours are found "
+    'by the model itself (brute force of scikit-learn); by `KNeighborsTransformer(mode="distance", '
+    'algorithm="brute")` before it, for `affinity="precomputed_nearest_neighbors"`; or, approximately, by '
+    "PyNNDescentTransformer. Peak MB are beyond what was resident before the step: the data, for the second step the "
+    "graph too. The last column is the bound that the user guide states: 100 bytes for each neighbour and "
+    "`estimate_memory` for the embedding, whose precision is that of the step's input."
+)
+
+
+def main():
+    """Everything."""
+    warnings.simplefilter("ignore")
+    if sys.argv[1:2] == ["--child"]:
+        return child(*sys.argv[2:4], int(sys.argv[4]))
+    if sys.argv[1:2] == ["--large-child"]:
+        return child_large(sys.argv[2], int(sys.argv[3]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one seed, one data set, 5,000 points")
+    parser.add_argument("--skip-large", action="store_true")
+    options = parser.parse_args()
+    n_seeds, data, n = (1, DATA[:1], 5_000) if options.quick else (len(SEEDS), DATA, LARGE)
+    names = [name for name in SHOWN if not METHODS[name][2] or find_spec(METHODS[name][2])]
+    for name in [name for name in SHOWN if name not in names]:
+        print(f"{name} is left out: {METHODS[name][2]} is not installed", file=sys.stderr)
+
+    found = {(name, on): run("--child", name, on, n_seeds) for on in data for name in [*names, *WEIGHTINGS]}
+    picture(found, names, data)
+    text = ""
+    if "umap" in names:
+        first = [found["umap", on]["first"] for on in data if "first" in found["umap", on]]
+        text = f"UMAP is umap-learn {version('umap-learn')} at its defaults, without a seed, so that it takes both "
+        text += f"threads; a process's first call takes it {min(first, default=np.nan):.0f} s to compile. "
+    text = TEXT.format(n=n_seeds * N_SPLITS, umap=text)
+    header = ["data", "method", *MEASURES, "seconds", "times as fast as UMAP"]
+    sections = [("Held-out points", text, header, [row for on in data for row in table(found, on, names)])]
+    if "umap" in names:
+        header = ["data", "measure", "method", "ours", "UMAP's", "difference", "folds won"]
+        sections.append(("Against UMAP", VERSUS, header, list(versus(found, data))))
+    header = ["data", "weighting", *MEASURES]
+    rows = [row for on in data for row in table(found, on, WEIGHTINGS, is_timed=False)]
+    sections.append(("Weightings", WEIGHTED, header, rows))
+    if not options.skip_large:
+        text = LARGE_TEXT.format(n=n, megabytes=n * 784 * 4 / 2**20)
+        header = ["neighbours by", "graph, s", "graph, peak MB", "fit, s", "fit, peak MB", "precision", "expected MB"]
+        sections.append(("Many points", text, header, list(large_rows(n))))
+    write("bench_features", "Embeddings of features: accuracy, seconds and memory", sections)
+
+
+if __name__ == "__main__":
+    main()
