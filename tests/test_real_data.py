@@ -147,7 +147,7 @@ def test_recommendations(real, protocols):
     """By dot products, and the same by `recommend`."""
     data = real.lastfm()
     model = AttentionEmbedding(
-        64, affinity="bipartite", walk_length=2, key_weight="degree", temperature=0.2, tol=1e-3, random_state=0
+        64, affinity="bipartite", key_weight="degree", temperature=0.2, tol=1e-3, random_state=0
     ).fit(data.B)
     users = np.column_stack([model.embedding_ / 0.2, np.ones(len(model.embedding_))])
     with np.errstate(divide="ignore"):
