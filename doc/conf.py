@@ -7,7 +7,13 @@ author = "The sklearn-attnembed developers"
 copyright = f"2026, {author}"
 version = release = sklearn_attnembed.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc", "sphinx_gallery.gen_gallery"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
 autosummary_generate = True
 autodoc_default_options = {
     "members": True,
