@@ -1,4 +1,4 @@
-"""Generators of graphs with known communities."""
+"""Generators: graphs with known communities, delayed modular sequences."""
 
 from numbers import Integral, Real
 
@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from ._core.operators import compact
 from ._sklearn import Interval, validate_params
 
-__all__ = ["make_block_model"]
+__all__ = ["make_block_model", "make_modular_sequences"]
 
 
 @validate_params(
@@ -84,3 +84,58 @@ def make_block_model(
     A = (A + A.T).tocsr()
     A.data[:] = 1
     return compact(A), y
+
+
+@validate_params(
+    {
+        "n_sequences": [Interval(Integral, 1, None, closed="left")],
+        "base": [Interval(Integral, 2, None, closed="left")],
+        "delay": [Interval(Integral, 1, None, closed="left")],
+        "length": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def make_modular_sequences(n_sequences=100, base=2, delay=5, length=None, *, random_state=None):
+    """Delayed autoregressive sequences in modular arithmetic, ``x(t) = x(t - 1) + x(t - delay) mod base``.
+
+    The tasks that expressive attention [1]_ was tested on: to tell the next number a model has to look at just two of
+    the numbers before it, and base and delay set how hard that is. The first `delay` numbers are uniform.
+
+    Parameters
+    ----------
+    n_sequences : int, default=100
+        Sequences.
+    base : int, default=2
+        Numbers are 0 to ``base - 1``.
+    delay : int, default=5
+        How far back a sequence looks.
+    length : int, default=None
+        Numbers in each; ``delay + 1`` if None: all that can be chosen freely, and the first that follows from it.
+    random_state : int, RandomState instance or None, default=None
+        Seed.
+
+    Returns
+    -------
+    sequences : ndarray of int64 of shape (n_sequences, length)
+        ``sequences[:, :-1]`` are contexts, ``sequences[:, 1:]`` what comes next.
+
+    References
+    ----------
+    .. [1] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.datasets import make_modular_sequences
+    >>> x = make_modular_sequences(3, base=4, delay=2, length=6, random_state=0)
+    >>> x.shape
+    (3, 6)
+    >>> bool(((x[:, 4] + x[:, 3]) % 4 == x[:, 5]).all())
+    True
+    """
+    rng = check_random_state(random_state)
+    sequences = np.zeros((n_sequences, max(delay + 1 if length is None else length, delay)), np.int64)
+    sequences[:, :delay] = rng.randint(base, size=(n_sequences, delay))
+    for t in range(delay, sequences.shape[1]):
+        sequences[:, t] = (sequences[:, t - 1] + sequences[:, t - delay]) % base
+    return sequences[:, : delay + 1 if length is None else length]

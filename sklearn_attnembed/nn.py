@@ -1,0 +1,753 @@
+"""Expressive attention for PyTorch, with the interfaces of PyTorch's own attention. Needs the extra ``torch``."""
+
+from functools import partial
+from math import sqrt
+from typing import NamedTuple
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(
+        "sklearn_attnembed.nn needs PyTorch, which is not installed. Install it with the extra: "
+        "pip install 'sklearn-attnembed[torch]'"
+    ) from error
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = [
+    "ExpressiveMultiheadAttention",
+    "SquaredRecurrentAttention",
+    "SquaredState",
+    "expressive_attention",
+    "expressive_flex_attention",
+    "expressive_score",
+    "squared_attention",
+]
+
+# A weight is (z^2 + _FLOOR) / (1 + z^2 + _FLOOR): a query without any score attends uniformly.
+_FLOOR = 1e-30
+# Scores of a block: 4 MB in float32 on a CPU, to stay in its cache; on other devices launches cost more than memory.
+_CPU_BLOCK, _DEVICE_BLOCK = 2**20, 2**26
+# Queries of a block of causal squared attention.
+_CHUNK = 64
+
+
+# expressive attention --------------------------------------------------------------------------------
+def expressive_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    """Expressive attention with the signature of :func:`torch.nn.functional.scaled_dot_product_attention`.
+
+    ``sum_j a_ij v_j`` with ``a_ij = w_ij / sum_j w_ij``, ``w = z^2 / (1 + z^2)``, ``z = scale q . k`` [1]_. Scores live
+    block by block, in the backward pass too, so that memory is linear in the lengths. Half precision is computed in
+    float32, under autocast as well.
+
+    Parameters
+    ----------
+    query : Tensor of shape (..., L, E)
+        Queries; leading dimensions, such as batch and heads, broadcast.
+    key : Tensor of shape (..., S, E)
+        Keys.
+    value : Tensor of shape (..., S, Ev)
+        Values.
+    attn_mask : Tensor broadcastable to (..., L, S), default=None
+        Boolean: True where a query may attend. Floating: added to the logarithm of the weight, as to the score in
+        softmax attention, where -inf forbids.
+    dropout_p : float, default=0.0
+        Share of weights set to zero. If positive all weights are held at once.
+    is_causal : bool, default=False
+        Whether query i attends to keys 0 to i only. Not together with `attn_mask`.
+    scale : float, default=None
+        Factor of the scores; ``1 / sqrt(E)`` if None.
+    enable_gqa : bool, default=False
+        Whether each head of keys and values serves several heads of queries (dimension -3).
+
+    Returns
+    -------
+    output : Tensor of shape (..., L, Ev)
+        Of the dtype of `query`. A query without any score, all z = 0, attends uniformly to the keys it may attend to;
+        one that may attend to none gets zeros.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit, or a mask is given together with `is_causal`.
+
+    References
+    ----------
+    .. [1] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
+
+    Examples
+    --------
+    A query sees parallel and antiparallel keys alike, and no orthogonal ones:
+
+    >>> import torch
+    >>> from sklearn_attnembed.nn import expressive_attention
+    >>> keys, values = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0], [2.0], [9.0]])
+    >>> expressive_attention(torch.tensor([[3.0, 0.0]]), keys, values)
+    tensor([[1.5000]])
+    """
+    query, key, value = _autocast(query, key, value)
+    if enable_gqa:
+        key, value = _repeat_heads(query, key, value)
+    _check(query, key, value, attn_mask, is_causal)
+    scale = 1 / sqrt(query.shape[-1]) if scale is None else scale
+    with torch.autocast(query.device.type, enabled=False):
+        if dropout_p > 0 or (attn_mask is not None and attn_mask.requires_grad):
+            return _at_once(query, key, value, attn_mask, is_causal, scale, dropout_p)[0]
+        return _InBlocks.apply(query, key, value, attn_mask, is_causal, scale)[0]
+
+
+def _autocast(*tensors):
+    """Floating tensors as autocast would have them, where it is on."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+
+
+def _repeat_heads(query, key, value):
+    """Keys and values with as many heads as the queries."""
+    if (
+        min(query.dim(), key.dim(), value.dim()) < 3
+        or query.shape[-3] % key.shape[-3]
+        or key.shape[-3] != value.shape[-3]
+    ):
+        raise ValueError(
+            "enable_gqa=True needs heads in dimension -3, those of query a multiple of those of key and value; got "
+            f"shapes {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+        )
+    times = query.shape[-3] // key.shape[-3]
+    return key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
+
+
+def _check(query, key, value, attn_mask, is_causal):
+    """Errors before any work."""
+    if query.is_nested or key.is_nested or value.is_nested:
+        raise ValueError(
+            "expressive attention takes no nested tensors: pad them. A torch.nn.TransformerEncoder makes none with "
+            "enable_nested_tensor=False."
+        )
+    names = zip(("query", "key", "value"), (query, key, value), strict=True)
+    for name, tensor in names:
+        if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.dtype != query.dtype:
+            raise ValueError(
+                f"{name} must be a floating tensor of at least two dimensions, of the dtype of query; got shape "
+                f"{tuple(tensor.shape)} and {tensor.dtype}, query has {query.dtype}."
+            )
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError(
+            "query and key need the same last dimension, key and value the same length; got shapes "
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+        )
+    if attn_mask is None:
+        return
+    if is_causal:
+        raise ValueError("attn_mask and is_causal=True were both given: put the causal part into the mask.")
+    if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
+        raise ValueError(
+            f"attn_mask must be boolean (True: attend) or floating (added to log weights); got {attn_mask.dtype}."
+        )
+
+
+def _working(*tensors):
+    """The tensors in float32 if they are in half precision."""
+    return tuple(t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors)
+
+
+def _weigh(scores):
+    """Weights of scores: one temporary, no overflow."""
+    return (scores * scores).add_(_FLOOR).reciprocal_().add_(1).reciprocal_()
+
+
+def _factor(mask, dtype):
+    """What a mask multiplies weights by, and nothing of a row is lost to underflow."""
+    if mask.dtype == torch.bool:
+        return mask.to(dtype)
+    mask = mask.to(dtype)
+    top = mask.amax(-1, keepdim=True).detach()
+    return torch.exp(mask - torch.where(top.isfinite(), top, 0))
+
+
+def _inverse(total):
+    """1 / total, zero for rows that may attend to nothing."""
+    return torch.where(total > 0, total, 1).reciprocal() * (total > 0)
+
+
+def _at_once(query, key, value, mask, is_causal, scale, dropout_p=0.0):
+    """Output and all weights, differentiable as often as asked for, with respect to the mask too."""
+    q, k, v = _working(query, key, value)
+    z = (scale * q) @ k.mT
+    weight = 1 / (1 + 1 / (z * z + _FLOOR))
+    if is_causal:
+        weight = weight.tril()
+    if mask is not None:
+        weight = weight * _factor(mask, weight.dtype)
+    weight = weight * _inverse(weight.sum(-1, keepdim=True))
+    weight = F.dropout(weight, dropout_p)
+    return (weight @ v).to(query.dtype), weight.to(query.dtype)
+
+
+def _output(query, key, value, **settings):
+    return _at_once(query, key, value, **settings)[0]
+
+
+class _InBlocks(torch.autograd.Function):
+    """Expressive attention that holds one block of scores at a time, and none for the backward pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(query, key, value, mask, is_causal, scale):
+        batch = _batch(query, key, value)
+        q, k, v, blocks = _plan(query, key, value, scale)
+        outputs, totals = [], []
+        for heads, spans in blocks:
+            rows_out, rows_total = [], []
+            for rows in spans:
+                seen = min(rows.stop, k.shape[1]) if is_causal else k.shape[1]
+                weight = _weigh(q[heads, rows] @ k[heads, :seen].mT)
+                weight = _masked(weight, mask, batch, heads, rows, is_causal)
+                total = weight.sum(-1, keepdim=True)
+                rows_out.append((weight @ v[heads, :seen]).mul_(_inverse(total)))
+                rows_total.append(total)
+            outputs.append(torch.cat(rows_out, 1))
+            totals.append(torch.cat(rows_total, 1))
+        output = torch.cat(outputs).reshape(*batch, q.shape[1], v.shape[2])
+        return output.to(query.dtype), torch.cat(totals)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        query, key, value, mask, ctx.is_causal, ctx.scale = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(query, key, value, mask, *output)
+
+    @staticmethod
+    def backward(ctx, slope, _):
+        query, key, value, mask, output, totals = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            back = torch.func.vjp(
+                partial(_output, mask=mask, is_causal=ctx.is_causal, scale=ctx.scale), query, key, value
+            )[1]
+            return *back(slope), None, None, None
+        batch = _batch(query, key, value)
+        q, k, v, blocks = _plan(query, key, value, ctx.scale)
+        slope, output = (_flat(tensor, batch) for tensor in _working(slope, output))
+        pull = (slope * output).sum(-1, keepdim=True)
+        inverse = _inverse(totals)
+        by_q, by_k, by_v = [], [], []
+        for heads, spans in blocks:
+            rows_q, sum_k, sum_v = [], torch.zeros_like(k[heads]), torch.zeros_like(v[heads])
+            for rows in spans:
+                seen = min(rows.stop, k.shape[1]) if ctx.is_causal else k.shape[1]
+                keys = k[heads, :seen]
+                z = q[heads, rows] @ keys.mT
+                weight = _weigh(z)
+                z.mul_(torch.square_(1 - weight)).mul_(2)  # its derivative
+                z = _masked(z, mask, batch, heads, rows, ctx.is_causal)
+                weight = _masked(weight, mask, batch, heads, rows, ctx.is_causal).mul_(inverse[heads, rows])
+                sum_v = sum_v + F.pad(weight.mT @ slope[heads, rows], (0, 0, 0, k.shape[1] - seen))
+                by_weight = torch.matmul(slope[heads, rows], v[heads, :seen].mT)
+                z.mul_(by_weight.sub_(pull[heads, rows]).mul_(inverse[heads, rows]))
+                rows_q.append(z @ keys)
+                sum_k = sum_k + F.pad(z.mT @ q[heads, rows], (0, 0, 0, k.shape[1] - seen))
+            by_q.append(torch.cat(rows_q, 1).mul_(ctx.scale))
+            by_k.append(sum_k)
+            by_v.append(sum_v)
+        slopes = (torch.cat(part) for part in (by_q, by_k, by_v))
+        return (
+            *(_folded(part, tensor, batch) for part, tensor in zip(slopes, (query, key, value), strict=True)),
+            None,
+            None,
+            None,
+        )
+
+
+def _batch(*tensors):
+    """The leading dimensions, broadcast."""
+    return torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in tensors))
+
+
+def _flat(tensor, batch):
+    """One leading dimension for all."""
+    return tensor.expand(*batch, *tensor.shape[-2:]).reshape(-1, *tensor.shape[-2:])
+
+
+def _folded(slope, tensor, batch):
+    """The gradient of a tensor from that of what it was broadcast to."""
+    slope = slope.reshape(*batch, *slope.shape[-2:])
+    return slope.sum_to_size(tensor.shape).to(tensor.dtype)
+
+
+def _plan(query, key, value, scale):
+    """Scaled queries, keys and values with one leading dimension, and blocks: slices of it with slices of queries."""
+    batch = _batch(query, key, value)
+    q, k, v = (_flat(tensor, batch) for tensor in _working(query, key, value))
+    most = _CPU_BLOCK if q.device.type == "cpu" else _DEVICE_BLOCK
+    n_rows = max(min(most // max(k.shape[1], 1), q.shape[1]), min(16, q.shape[1]), 1)
+    n_heads = max(most // max(n_rows * k.shape[1], 1), 1)
+    spans = [slice(i, min(i + n_rows, q.shape[1])) for i in range(0, max(q.shape[1], 1), n_rows)]
+    return q * scale, k, v, [(slice(i, i + n_heads), spans) for i in range(0, max(len(q), 1), n_heads)]
+
+
+def _masked(weight, mask, batch, heads, rows, is_causal):
+    """Weights of a block, zero where the mask forbids and changed where it says so."""
+    if is_causal:
+        return weight.mul_(torch.ones(weight.shape[-2:], dtype=weight.dtype, device=weight.device).tril_(rows.start))
+    if mask is None:
+        return weight
+    if mask.dim() > 2 and mask.shape[:-2].numel() > 1:
+        here = torch.arange(heads.start, heads.start + len(weight))
+        mask = mask.expand(*batch, *mask.shape[-2:])[torch.unravel_index(here, batch)]
+    else:
+        mask = mask.reshape(mask.shape[-2:] if mask.dim() > 1 else (1, -1))
+    mask = mask if mask.shape[-2] == 1 else mask[..., rows, :]
+    return weight.mul_(_factor(mask, weight.dtype))
+
+
+# FlexAttention ---------------------------------------------------------------------------------------
+def expressive_score(score, batch, head, q_idx, kv_idx):
+    """Logarithm of the expressive weight of a score, a `score_mod` for :func:`torch.nn.attention.flex_attention`.
+
+    Softmax over it is expressive attention: it turns any attention that lets scores be modified into that.
+
+    Parameters
+    ----------
+    score : Tensor
+        Scaled dot products.
+    batch, head, q_idx, kv_idx : Tensor
+        Where they stand; of no influence.
+
+    Returns
+    -------
+    log_weight : Tensor
+        ``log(z^2 / (1 + z^2))``; about -69 where z = 0, so that a query without any score attends uniformly.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_attnembed.nn import expressive_score
+    >>> expressive_score(torch.tensor([1.0, -1.0, 3.0]), 0, 0, 0, 0).exp()
+    tensor([0.5000, 0.5000, 0.9000])
+    """
+    square = score * score
+    return torch.log(square + _FLOOR) - torch.log1p(square)
+
+
+def expressive_flex_attention(query, key, value, score_mod=None, block_mask=None, scale=None, enable_gqa=False):
+    """Expressive attention by FlexAttention: block-sparse masks, and one fused kernel when compiled.
+
+    The same as :func:`expressive_attention` where FlexAttention runs; ``torch.compile(expressive_flex_attention)`` is
+    the fast way on a GPU. Not compiled, FlexAttention holds all scores, and says so in a warning.
+
+    Parameters
+    ----------
+    query : Tensor of shape (B, Hq, L, E)
+        Queries.
+    key : Tensor of shape (B, H, S, E)
+        Keys.
+    value : Tensor of shape (B, H, S, Ev)
+        Values.
+    score_mod : callable, default=None
+        A change ``(log_weight, batch, head, q_idx, kv_idx) -> log_weight`` of the logarithm of the weight.
+    block_mask : torch.nn.attention.flex_attention.BlockMask, default=None
+        Which pairs there are.
+    scale : float, default=None
+        Factor of the scores; ``1 / sqrt(E)`` if None.
+    enable_gqa : bool, default=False
+        Whether each head of keys and values serves several heads of queries.
+
+    Returns
+    -------
+    output : Tensor of shape (B, Hq, L, Ev)
+
+    Examples
+    --------
+    .. code-block:: python
+
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        window = create_block_mask(lambda b, h, i, j: (i >= j) & (i - j < 256), None, None, 4096, 4096)
+        attend = torch.compile(expressive_flex_attention)
+        output = attend(query, key, value, block_mask=window)
+    """
+    from torch.nn.attention.flex_attention import flex_attention
+
+    def modified(score, *where):
+        log_weight = expressive_score(score, *where)
+        return log_weight if score_mod is None else score_mod(log_weight, *where)
+
+    return flex_attention(query, key, value, modified, block_mask, scale, enable_gqa)
+
+
+# squared attention, in linear time -------------------------------------------------------------------
+class SquaredState(NamedTuple):
+    """What squared attention remembers of keys and values: its size does not depend on how many there were.
+
+    Attributes
+    ----------
+    moments : Tensor of shape (..., E (E + 1) / 2, Ev + 1)
+        Sum of products of a key's components, times its value and one.
+    values : Tensor of shape (..., 1, Ev + 1)
+        Sum of the values, and their number.
+    size : Tensor of shape (..., 1, 1)
+        Sum of the squared norms of the keys.
+    """
+
+    moments: torch.Tensor
+    values: torch.Tensor
+    size: torch.Tensor
+
+
+def squared_attention(query, key, value, is_causal=False, state=None):
+    """Attention with weights ``(q . k)^2``, exact, in linear time: expressive attention where scores are small.
+
+    ``(q . k)^2`` is an inner product of ``E (E + 1) / 2`` features, so the sums over the keys are taken once:
+    O((L + S) E^2 Ev) in place of O(L S (E + Ev)). A scale would cancel.
+
+    Parameters
+    ----------
+    query : Tensor of shape (..., L, E)
+        Queries.
+    key : Tensor of shape (..., S, E)
+        Keys.
+    value : Tensor of shape (..., S, Ev)
+        Values; leading dimensions of all three are equal.
+    is_causal : bool, default=False
+        Whether query i attends to keys 0 to i only; needs L = S.
+    state : SquaredState, default=None
+        Of the keys and values that came before.
+
+    Returns
+    -------
+    output : Tensor of shape (..., L, Ev)
+        Of the dtype of `query`. A query without any score attends uniformly.
+    state : SquaredState
+        Of all keys and values so far.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
+    References
+    ----------
+    .. [1] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
+
+    Examples
+    --------
+    One by one is the same as all at once:
+
+    >>> import torch
+    >>> from sklearn_attnembed.nn import squared_attention
+    >>> q, k, v = torch.randn(3, 10, 4, dtype=torch.float64).unbind()
+    >>> together, _ = squared_attention(q, k, v, is_causal=True)
+    >>> state, steps = None, []
+    >>> for t in range(10):
+    ...     step, state = squared_attention(q[t : t + 1], k[t : t + 1], v[t : t + 1], is_causal=True, state=state)
+    ...     steps.append(step)
+    >>> torch.allclose(torch.cat(steps), together)
+    True
+    """
+    _check(query, key, value, None, is_causal)
+    if not query.shape[:-2] == key.shape[:-2] == value.shape[:-2] or (is_causal and query.shape[-2] != key.shape[-2]):
+        raise ValueError(
+            "squared_attention needs equal leading dimensions and, if causal, equal lengths; got shapes "
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+        )
+    q, k, v = _working(query, key, value)
+    v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
+    if state is None:
+        n_features = q.shape[-1] * (q.shape[-1] + 1) // 2
+        state = SquaredState(
+            *(v.new_zeros(*v.shape[:-2], *shape) for shape in ((n_features, v.shape[-1]), (1, v.shape[-1]), (1, 1)))
+        )
+    outputs = []
+    for start in range(0, k.shape[-2], _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        if is_causal:
+            outputs.append(_causal_chunk(q[..., rows, :], k[..., rows, :], v[..., rows, :], state))
+        state = _remember(state, k[..., rows, :], v[..., rows, :])
+    if not is_causal:
+        outputs = [_recall(q[..., i : i + _CHUNK, :], state, *state[1:]) for i in range(0, q.shape[-2], _CHUNK)]
+    sums = torch.cat(outputs, -2) if outputs else v[..., :0, :]
+    return (sums[..., :-1] / sums[..., -1:]).to(query.dtype), state
+
+
+def _squared_features(x):
+    """Products x_a x_b, those with a < b times sqrt(2): their inner product is (x . y)^2."""
+    a, b = torch.triu_indices(x.shape[-1], x.shape[-1], device=x.device)
+    return x[..., a] * x[..., b] * torch.where(a == b, 1.0, sqrt(2)).to(x.dtype)
+
+
+def _remember(state, k, v):
+    """The state with further keys."""
+    moments, values, size = state
+    return SquaredState(
+        moments + _squared_features(k).mT @ v,
+        values + v.sum(-2, keepdim=True),
+        size + k.square().sum((-2, -1), keepdim=True),
+    )
+
+
+def _recall(q, state, values, size):
+    """Weighted sums of values and ones; every key counts a little more than what rounding leaves of no score."""
+    floor = 32 * torch.finfo(q.dtype).eps * q.square().sum(-1, keepdim=True) * size
+    floor = floor / values[..., -1:] + _FLOOR
+    return _squared_features(q) @ state.moments + floor * values
+
+
+def _causal_chunk(q, k, v, state):
+    """Sums over the keys before a chunk and, one by one, in it."""
+    values = state.values + v.cumsum(-2)
+    size = state.size + k.square().sum(-1, keepdim=True).cumsum(-2)
+    return _recall(q, state, values, size) + (q @ k.mT).square().tril() @ v
+
+
+# modules ---------------------------------------------------------------------------------------------
+class ExpressiveMultiheadAttention(nn.MultiheadAttention):
+    """Multi-head expressive attention, in place of :class:`torch.nn.MultiheadAttention`.
+
+    The same constructor, parameters, forward and state dict; only the weights are ``z^2 / (1 + z^2)`` [1]_ in place of
+    ``exp(z)``. Without ``need_weights`` and dropout memory is linear in the lengths.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Width of the model.
+    num_heads : int
+        Heads; they share `embed_dim`.
+    dropout : float, default=0.0
+        Share of weights set to zero in training.
+    bias : bool, default=True
+        Whether projections have a bias.
+    add_bias_kv : bool, default=False
+        Whether there is a further, learned key and value.
+    add_zero_attn : bool, default=False
+        Whether there is a further key and value of zeros. A zero key has no score: it counts only where all have none.
+    kdim, vdim : int, default=None
+        Widths of keys and values; `embed_dim` if None.
+    batch_first : bool, default=False
+        Whether the batch is the first dimension and not the second.
+    device, dtype : default=None
+        Of the parameters.
+
+    References
+    ----------
+    .. [1] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
+
+    Examples
+    --------
+    In a transformer, with the weights of one that was trained with dot-product attention:
+
+    >>> import torch
+    >>> from sklearn_attnembed.nn import ExpressiveMultiheadAttention
+    >>> layer = torch.nn.TransformerEncoderLayer(16, 4, batch_first=True)
+    >>> attention = ExpressiveMultiheadAttention(16, 4, batch_first=True)
+    >>> attention.load_state_dict(layer.self_attn.state_dict())
+    <All keys matched successfully>
+    >>> layer.self_attn = attention
+    >>> layer(torch.randn(2, 5, 16)).shape
+    torch.Size([2, 5, 16])
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # TransformerEncoderLayer has a fast path past self_attn.forward, to softmax attention, unless this is False.
+        self._qkv_same_embed_dim = False
+
+    def _reset_parameters(self):
+        self._qkv_same_embed_dim = self.in_proj_weight is not None
+        super()._reset_parameters()
+        self._qkv_same_embed_dim = False
+
+    def forward(
+        self,
+        query,
+        key,
+        value,
+        key_padding_mask=None,
+        need_weights=True,
+        attn_mask=None,
+        average_attn_weights=True,
+        is_causal=False,
+    ):
+        """Attend.
+
+        Parameters
+        ----------
+        query : Tensor of shape (L, N, embed_dim), (N, L, embed_dim) if `batch_first`, or (L, embed_dim)
+            Queries.
+        key, value : Tensor of shape (S, N, kdim) and (S, N, vdim), or as `query`
+            Keys and values.
+        key_padding_mask : Tensor of shape (N, S) or (S,), default=None
+            Boolean: True where a key is to be ignored. Floating: added to the logarithm of its weights.
+        need_weights : bool, default=True
+            Whether to return the weights; all of them are held then.
+        attn_mask : Tensor of shape (L, S) or (N * num_heads, L, S), default=None
+            Boolean: True where a query may not attend. Floating: added to the logarithm of the weight.
+        average_attn_weights : bool, default=True
+            Whether to return the mean of the weights over the heads.
+        is_causal : bool, default=False
+            Says that `attn_mask` is the causal mask, which is then not looked at where that is faster.
+
+        Returns
+        -------
+        output : Tensor of the shape of `query`
+        weights : Tensor of shape (N, L, S) or (N, num_heads, L, S), or None
+            Without the first dimension if there is no batch.
+        """
+        if is_causal and attn_mask is None:
+            raise ValueError("is_causal=True says that attn_mask is causal, but attn_mask is None. Pass the mask too.")
+        is_batched = query.dim() == 3
+        if query.dim() not in (2, 3) or key.dim() != query.dim() or value.dim() != query.dim():
+            raise ValueError(
+                "query, key and value need 3 dimensions, or 2 without a batch; got "
+                f"{query.dim()}, {key.dim()} and {value.dim()}."
+            )
+        query, key, value = (
+            x if not is_batched else x if self.batch_first else x.transpose(0, 1) for x in (query, key, value)
+        )
+        if not is_batched:
+            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
+        q, k, v = (self._heads(x) for x in self._project(query, key, value))
+        mask = self._mask(attn_mask, key_padding_mask, q, key.shape[1])
+        if need_weights:
+            with torch.autocast(q.device.type, enabled=False):
+                output, weights = _at_once(q, k, v, mask, False, self.head_dim**-0.5, self.dropout * self.training)
+        else:
+            causal = (
+                is_causal and key_padding_mask is None and k.shape[-2] == key.shape[1] and q.shape[-2] == k.shape[-2]
+            )
+            output = expressive_attention(
+                q, k, v, None if causal else mask, dropout_p=self.dropout * self.training, is_causal=causal
+            )
+        output = self.out_proj(output.transpose(1, 2).flatten(2))
+        if not is_batched:
+            output = output.squeeze(0)
+        elif not self.batch_first:
+            output = output.transpose(0, 1)
+        if not need_weights:
+            return output, None
+        weights = weights.mean(1) if average_attn_weights else weights
+        return output, weights if is_batched else weights.squeeze(0)
+
+    def _project(self, query, key, value):
+        """Projections, with the further keys and values of `add_bias_kv` and `add_zero_attn`."""
+        if self.in_proj_weight is None:
+            matrices = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        else:
+            matrices = self.in_proj_weight.chunk(3)
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        if self.in_proj_weight is not None and query is key is value:
+            q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+        else:
+            q, k, v = (F.linear(*part) for part in zip((query, key, value), matrices, biases, strict=True))
+        if self.bias_k is not None:
+            k = torch.cat([k, self.bias_k.expand(len(k), 1, -1).to(k.dtype)], 1)
+            v = torch.cat([v, self.bias_v.expand(len(v), 1, -1).to(v.dtype)], 1)
+        if self.add_zero_attn:
+            k, v = (torch.cat([x, torch.zeros_like(x[:, :1])], 1) for x in (k, v))
+        return q, k, v
+
+    def _heads(self, x):
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _mask(self, attn_mask, key_padding_mask, q, n_keys):
+        """Both masks as one for `expressive_attention`, with a place for further keys."""
+        n, h, length, _ = q.shape
+        mask = None
+        for name, given, shape in (
+            (
+                "attn_mask",
+                attn_mask,
+                {(length, n_keys): (length, n_keys), (n * h, length, n_keys): (n, h, length, n_keys)},
+            ),
+            ("key_padding_mask", key_padding_mask, {(n, n_keys): (n, 1, 1, n_keys), (n_keys,): (1, 1, 1, n_keys)}),
+        ):
+            if given is None:
+                continue
+            if tuple(given.shape) not in shape or not (given.dtype == torch.bool or given.is_floating_point()):
+                raise ValueError(
+                    f"{name} must be boolean (True: ignore) or floating (added to log weights), of shape "
+                    f"{' or '.join(map(str, shape))}; got {given.dtype} of shape {tuple(given.shape)}."
+                )
+            part = given.reshape(shape[tuple(given.shape)])
+            part = ~part if part.dtype == torch.bool else part
+            mask = part if mask is None else _both(mask, part)
+        further = (self.bias_k is not None) + self.add_zero_attn
+        return mask if mask is None or not further else F.pad(mask, (0, further), value=mask.dtype == torch.bool)
+
+
+def _both(a, b):
+    """Two masks as one."""
+    if a.dtype == b.dtype == torch.bool:
+        return a & b
+    a, b = (
+        torch.zeros_like(m, dtype=torch.float32).masked_fill(~m, -torch.inf) if m.dtype == torch.bool else m
+        for m in (a, b)
+    )
+    return a + b
+
+
+class SquaredRecurrentAttention(nn.Module):
+    """Causal multi-head attention with weights ``(q . k)^2``, as a recurrent module with constant memory a step.
+
+    The form in which expressive attention can be run without looking back: a state of fixed size holds all that came
+    before. Training goes over whole sequences, in linear time; generation step by step, with the same numbers.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Width of the model.
+    num_heads : int
+        Heads; they share `embed_dim`. The state of a head has ``(e (e + 1) / 2) (e + 1)`` numbers,
+        ``e = embed_dim / num_heads``: many small heads have small states.
+    bias : bool, default=True
+        Whether projections have a bias.
+    batch_first : bool, default=False
+        Whether the batch is the first dimension and not the second.
+    device, dtype : default=None
+        Of the parameters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_attnembed.nn import SquaredRecurrentAttention
+    >>> module = SquaredRecurrentAttention(16, 4, batch_first=True)
+    >>> x = torch.randn(2, 10, 16)
+    >>> output, state = module(x[:, :9])
+    >>> last, state = module(x[:, 9:], state)
+    >>> torch.allclose(last, module(x)[0][:, 9:], atol=1e-4)
+    True
+    """
+
+    def __init__(self, embed_dim, num_heads, bias=True, batch_first=False, device=None, dtype=None):
+        super().__init__()
+        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim must be a positive multiple of num_heads; got {embed_dim} and {num_heads}.")
+        self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
+        self.in_proj = nn.Linear(embed_dim, 3 * embed_dim, bias, device, dtype)
+        self.out_proj = nn.Linear(embed_dim, embed_dim, bias, device, dtype)
+
+    def forward(self, input, state=None):
+        """Go on with sequences.
+
+        Parameters
+        ----------
+        input : Tensor of shape (L, N, embed_dim), (N, L, embed_dim) if `batch_first`, or (L, embed_dim)
+            What comes next, one step or many.
+        state : SquaredState, default=None
+            Where the last call ended; the beginning if None.
+
+        Returns
+        -------
+        output : Tensor of the shape of `input`
+        state : SquaredState
+        """
+        swap = input.dim() == 3 and not self.batch_first
+        x = self.in_proj(input.transpose(0, 1) if swap else input)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for part in x.chunk(3, -1))
+        output, state = squared_attention(q, k, v, is_causal=True, state=state)
+        output = self.out_proj(output.transpose(-3, -2).flatten(-2))
+        return output.transpose(0, 1) if swap else output, state
