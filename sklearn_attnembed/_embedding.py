@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._core import operators, solver
+from ._core import expressive, operators, solver
 from ._core.problem import Problem, Strategy
 from ._core.response import responder
 from ._sklearn import (
@@ -88,6 +88,15 @@ class AttentionEmbedding(
     walk_length : int, default=1
         Embed the average of the first so many powers of the affinities, which sees further than direct neighbours.
         The powers are never formed. On a bipartite graph one step is a step to the other side and back.
+
+    kernel : {"softmax", "expressive"}, default="softmax"
+        What attention is of a score ``s = x . y / temperature``: ``exp(s)``, or ``s^2 / (1 + s^2)`` [2]_ and a
+        background of 0.01. The latter is for relations that grow with the size of a correlation, whatever its sign:
+        vectors of related samples are parallel *or antiparallel*, those of unrelated ones orthogonal. A vector and its
+        negative mean the same, so a classifier wants ``ExpressiveKernel(method="exact")`` in between; a temperature
+        near 1 is the place to start. The optimum has to be searched: four fifths of `max_iter` are always run, and
+        more find it where relations are few. Needs explicit affinities, and the default `walk_length`, `null_model`,
+        `normalizer` and `solver`.
 
     temperature : float, default=0.2
         Of the attention. Low temperatures resolve finer structure and need ``"neighbors"`` for an accurate
@@ -194,6 +203,7 @@ class AttentionEmbedding(
     ----------
     .. [1] L. Dall'Amico, E. M. Belliardo, "Learning distributed representations with efficient SoftMax
        normalization", TMLR 2025, arXiv:2303.17475, sections 2 and 3.
+    .. [2] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
 
     Examples
     --------
@@ -217,6 +227,7 @@ class AttentionEmbedding(
         "weighting": [StrOptions({"perplexity", "self_tuning", "biweight", "uniform"})],
         "metric": [str, callable],
         "walk_length": [Interval(Integral, 1, None, closed="left")],
+        "kernel": [StrOptions({"softmax", "expressive"})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left"), "array-like"],
@@ -241,6 +252,7 @@ class AttentionEmbedding(
         weighting="perplexity",
         metric="euclidean",
         walk_length=1,
+        kernel="softmax",
         temperature=0.2,
         n_clusters=1,
         null_model="uniform",
@@ -261,6 +273,7 @@ class AttentionEmbedding(
         self.weighting = weighting
         self.metric = metric
         self.walk_length = walk_length
+        self.kernel = kernel
         self.temperature = temperature
         self.n_clusters = n_clusters
         self.null_model = null_model
@@ -325,6 +338,7 @@ class AttentionEmbedding(
 
     def _fit(self, X, task):
         """Validate, solve, store; return the last displacement."""
+        self._check_kernel(X)
         A, dtype = self._training_affinities(X)
         P, isolated = operators.row_stochastic(A, dtype)
         if isolated.all():
@@ -342,11 +356,12 @@ class AttentionEmbedding(
                 self._print(iteration, loss, displacement)
                 return task.end(lambda: self._attributes(problem, so_far(), strategy, run))
 
-            solution = solver.solve(
+            is_softmax = self.kernel == "softmax"
+            solve = partial(solver.solve, solver=self.solver) if is_softmax else expressive.solve
+            solution = solve(
                 problem,
                 Y,
                 strategy,
-                solver=self.solver,
                 max_iter=self.max_iter,
                 tol=self.tol,
                 warm=is_warm,
@@ -448,8 +463,9 @@ class AttentionEmbedding(
     def recommend(self, X, n_items=10, *, exclude_known=True):
         """Columns that rows attend to most (``affinity="bipartite"``): items for users, fitted or not.
 
-        Ranked by attention, ``log key_weight_ + x . y / temperature``. With ``key_weight="degree"`` that knows how
-        popular items are, which is what recommendations want, and all that there is to say to a user without history.
+        Ranked by attention, ``log key_weight_ + x . y / temperature`` (or the kernel's logarithm). With
+        ``key_weight="degree"`` that knows how popular items are, which is what recommendations want, and all that there
+        is to say to a user without history.
 
         Parameters
         ----------
@@ -494,11 +510,12 @@ class AttentionEmbedding(
             )
         P, isolated = self._query_affinities(X)
         queries = self._respond(self._model, P, isolated) / self.temperature
+        log_f = (lambda scores: scores) if self.kernel == "softmax" else expressive.MODEL.log_value
         with np.errstate(divide="ignore"):
             popularity = np.log(self.key_weight_)
         items, scores = np.empty((len(queries), n_items), np.intp), np.empty((len(queries), n_items))
         for rows in operators.row_blocks([len(queries)], self.n_features_in_):
-            rated = queries[rows] @ self.key_embedding_.T + popularity
+            rated = log_f(queries[rows] @ self.key_embedding_.T) + popularity
             if exclude_known:
                 rated[P[rows].nonzero()] = -np.inf
             best = np.argpartition(-rated, n_items - 1, axis=1)[:, :n_items]
@@ -533,13 +550,16 @@ class AttentionEmbedding(
         if len(rows) == 0:
             raise ValueError("X has no row with any affinity to the fitted samples, so there is nothing to score.")
         embedding = self._respond(self._model, P, isolated)[rows]
-        fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows])
         step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
         weight = None if self.key_weight in ("uniform", 0) else self.key_weight_[self._active_keys]
-        log_z = log_normalizer_exact(
-            embedding[::step], keys, temperature=self.temperature, key_weight=weight, n_jobs=self.n_jobs
-        )
-        return float(np.mean(1 / self.temperature * fit[::step] - log_z))
+        settings = {"temperature": self.temperature, "key_weight": weight, "n_jobs": self.n_jobs}
+        if self.kernel == "softmax":
+            fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows]) / self.temperature
+        else:
+            pull = expressive.pull(sp.csr_array(P)[rows], embedding, self.key_embedding_, 1 / self.temperature)
+            fit, settings["kernel"] = -pull.loss, expressive.weight
+        log_z = log_normalizer_exact(embedding[::step], keys, **settings)
+        return float(np.mean(fit[::step] - log_z))
 
     def perplexity(self, X):
         """``exp(-score(X))``: among how many keys, in effect, the attention of the true ones is lost.
@@ -664,6 +684,24 @@ class AttentionEmbedding(
             self._key_scale = local_scale(distances)
         return neighbor_affinity(distances, self._n_neighbors, weighting=self._weighting, key_scale=self._key_scale)
 
+    def _check_kernel(self, X):
+        """What the expressive kernel cannot be had with."""
+        if self.kernel == "softmax":
+            return
+        needed = {"walk_length": 1, "null_model": "uniform", "normalizer": "gaussian", "solver": "accelerated"}
+        for name, value in needed.items():
+            given = getattr(self, name)
+            if not isinstance(given, type(value)) or given != value:
+                raise ValueError(
+                    f"kernel='expressive' needs {name}={value!r}, but it is {given!r}: scores enter one by one, and "
+                    "their sign is free. Set it back, or use kernel='softmax'."
+                )
+        if isinstance(X, LinearOperator):
+            raise ValueError(
+                "kernel='expressive' looks at affinities one by one, but X is a LinearOperator, which has products only. "
+                "Pass a sparse matrix, or use kernel='softmax'."
+            )
+
     # the solver's view -------------------------------------------------------------------------------
     def _problem(self, A, P, isolated, dtype):
         """The problem to solve, square or bipartite."""
@@ -689,6 +727,8 @@ class AttentionEmbedding(
             return np.concatenate([p * ((a.sum() if whole else 1) / (p.sum() or 1)) for p, a in sides])
 
         bounds = operators.row_blocks(sizes, self.n_components)
+        if self.kernel == "expressive":
+            P, square = sp.csr_array(P), sp.csr_array(square)
         is_given = not isinstance(self.null_model, str | Real)
         return Problem(
             affinity=operators.blocked(square, bounds),
@@ -754,16 +794,23 @@ class AttentionEmbedding(
 
     def _respond(self, model, P, isolated):
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
+        bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1])
+        if self.kernel == "expressive":
+            pieces = operators.blocked(sp.csr_array(P), bounds).pieces
+            return self._by_block(model, isolated, bounds, lambda block: expressive.respond(pieces[block], model))
         # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
         targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64)
-        bounds = operators.row_blocks([P.shape[0]], targets.shape[1])
         product = operators.products(operators.blocked(P, bounds), targets)
         respond = responder(model)
-        out = np.zeros((P.shape[0], targets.shape[1]), model.targets.dtype)
+        return self._by_block(model, isolated, bounds, lambda block: respond(product(block)))
+
+    def _by_block(self, model, isolated, bounds, vectors):
+        """Vectors of all blocks, zero where isolated."""
+        out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
 
         def one(block):
             rows, kept = bounds[block], ~isolated[bounds[block]]
-            out[rows][kept] = respond(product(block))[kept]
+            out[rows][kept] = vectors(block)[kept]
 
         with operators.block_runner(self.n_jobs) as run:
             for _ in run(one, range(len(bounds))):

@@ -245,7 +245,7 @@ def hubs():
 
 def test_co_rotating_frame_comes_to_rest(hubs, monkeypatch):
     """The query-side force has a torque here: with its rotation left in, nothing ever comes to rest."""
-    monkeypatch.setattr(solver, "_has_settled", lambda *args: False)
+    monkeypatch.setattr(solver, "has_settled", lambda *args: False)
     assert embedding(max_iter=200, tol=1e-3).fit(hubs).converged_
     monkeypatch.setattr(solver, "_rotation", lambda torque, second_moment: np.zeros_like(torque))
     with pytest.warns(ConvergenceWarning):

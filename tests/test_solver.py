@@ -79,9 +79,9 @@ def test_gradient_step_turns_by_its_rate():
 
 
 def test_settled_needs_a_flat_stretch():
-    assert not solver._has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.2], 1e-2, 5.0)
-    assert solver._has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.398, 2.3979], 1e-2, 5.0)
-    assert not solver._has_settled([1.0] * 20, 0, 1.0)
+    assert not solver.has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.2], 1e-2, 5.0)
+    assert solver.has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.398, 2.3979], 1e-2, 5.0)
+    assert not solver.has_settled([1.0] * 20, 0, 1.0)
 
 
 def test_damping_is_no_less_than_walks_can_swing():

@@ -126,6 +126,27 @@ EXPRESSIVE = Kernel("expressive", _expressive_log_value, _expressive_expectation
 KERNELS = {kernel.name: kernel for kernel in (SOFTMAX, SQUARED, EXPRESSIVE)}
 
 
+def expressive_terms(s: Array, background: float) -> tuple[Array, Array, Array]:
+    """log f and its first two derivatives, for f = s^2 / (1 + s^2) + background."""
+    rest = 1 / (1 + s * s)
+    f = 1 - rest + background
+    slope = 2 * s * rest * rest / f
+    return np.log(f), slope, 2 * (4 * rest - 3) * rest * rest / f - slope * slope
+
+
+def with_background(kernel: Kernel, background: float) -> Kernel:
+    """The kernel f + background."""
+
+    def log_expectation(m: Array, v: Array) -> Array:
+        return np.log(np.exp(kernel.log_expectation(m, v)) + background)
+
+    def derivatives(m: Array, v: Array) -> tuple[Array, Array]:
+        value = np.exp(kernel.log_expectation(m, v))
+        return tuple(part * value / (value + background) for part in kernel.derivatives(m, v))
+
+    return Kernel(kernel.name, lambda s: np.log(np.exp(kernel.log_value(s)) + background), log_expectation, derivatives)
+
+
 # Any function f --------------------------------------------------------------------------------------
 def _from_callable(f: Callable[[Array], Array]) -> Kernel:
     """The kernel of any non-negative function, its expectations by quadrature."""

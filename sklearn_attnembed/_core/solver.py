@@ -42,7 +42,7 @@ class Solution(NamedTuple):
 
 
 # Key statistics of the whole -------------------------------------------------------------------------
-def _block_keys(
+def block_keys(
     problem: Problem, rows: slice, Y: Array, labels: NDArray[np.integer] | None = None, n_clusters: int = 1
 ) -> Keys:
     """Statistics and share of the null mean of one block of new keys."""
@@ -311,7 +311,7 @@ def _floor(backlash: float, keys: list[Keys]) -> float:
     return max(backlash, 1.2 * max(float(np.linalg.norm(group.null_mean)) for group in keys))
 
 
-def _has_settled(losses: list[float], tol: float, highest: float) -> bool:
+def has_settled(losses: list[float], tol: float, highest: float) -> bool:
     """Whether each of the last iterations brought less than `tol` of the whole decrease of the loss from `highest`."""
     if tol == 0 or len(losses) < 2 * _PATIENCE:
         return False
@@ -348,7 +348,7 @@ class Course:
         if not self.strategy.is_plain and len(stage) <= _RENEWALS[-1] + 1:
             return False
         highest = stage[0] if self.unknowing is None else max(stage[0], self.unknowing)
-        return self.displacement < self.tol or _has_settled(stage, self.tol, highest)
+        return self.displacement < self.tol or has_settled(stage, self.tol, highest)
 
 
 def solve(
@@ -378,7 +378,7 @@ def solve(
     if not warm:
         diffuse(problem, current, last, following, run)
         np.copyto(last, current)
-    cluster = partial(_block_keys, problem)
+    cluster = partial(block_keys, problem)
     keys = all_keys(problem, current, cluster, run)
     unknowing = float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))  # loss of uniform attention
     is_gradient, backlash = solver == "gradient", _backlash(problem)
@@ -394,7 +394,7 @@ def solve(
         is_renewal, is_third = course.is_renewal(), iteration % 3 == 0
         if is_renewal:
             look = look_up(problem, current, strategy, look, iteration, run)
-            cluster = partial(_block_keys, problem, labels=look.labels, n_clusters=strategy.n_clusters)
+            cluster = partial(block_keys, problem, labels=look.labels, n_clusters=strategy.n_clusters)
             keys = all_keys(problem, current, cluster, run)
             pace, lowest = Pace(0, False, 1.0, pace.rotation), np.inf
         if is_third or is_renewal:  # eigenvalues change slowly, and cost as much as a sweep of few rows

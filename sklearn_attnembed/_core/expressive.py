@@ -1,0 +1,208 @@
+"""Embeddings by expressive attention: explicit affinities, scores whose sign is free, a background that fades.
+
+The attraction of a pair is the slope of log f, which has a pole where the score is zero: vectors could never get from
+one side to the other. A background, f + b, takes the pole away. While b is large the objective is nearly quadratic in
+the products x x', and long steps find the optimum; it is then followed down to a small b.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import EXPRESSIVE, Array, Kernel, expressive_terms, with_background
+from .normalizer import Field, gaussian_field
+from .operators import Runner, momentum, unit_rows
+from .problem import Keys, Look, Problem, Strategy, look_up
+from .response import Model
+from .solver import Solution, all_keys, block_keys, has_settled
+from .statistics import KeyStatistics, largest_variance, pool
+
+# Background at first, when the optimum is found, and at last; f itself is below 1.
+_FIRST, _FOUND, LAST_BACKGROUND = 1.0, 0.1, 0.01
+# Share of the iterations that it fades for, and share of these until the optimum is found.
+_FADE, _SEARCH = 0.8, 0.85
+# Damping, of what would be safe, while the optimum is searched: with more, nothing is found in this time.
+_BOLD = 0.3
+# Elements of gathered vectors: 4 MB in float64.
+_PAIR_ELEMENTS = 2**19
+
+MODEL = with_background(EXPRESSIVE, LAST_BACKGROUND)
+
+
+def weight(scores: Array) -> Array:
+    """f and its background."""
+    return np.exp(MODEL.log_value(scores))
+
+
+def schedule(n_iter: int) -> list[tuple[float, float]]:
+    """Background and damping, of what would be safe, of each iteration that the background fades in."""
+    n_search = int(_SEARCH * n_iter)
+    search = [(background, _BOLD) for background in np.geomspace(_FIRST, _FOUND, n_search)]
+    return search + [(background, 1.0) for background in np.geomspace(_FOUND, LAST_BACKGROUND, n_iter - n_search)]
+
+
+def pair_scores(piece: Any, X: Array, Y: Array) -> tuple[NDArray[np.integer], Array]:
+    """Rows and products x_i . y_j of the non-zeros of a CSR block, a part at a time."""
+    rows = np.repeat(np.arange(piece.shape[0]), np.diff(piece.indptr))
+    scores = np.empty(len(rows), X.dtype)
+    step = max(_PAIR_ELEMENTS // X.shape[1], 1)
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        np.einsum("ij,ij->i", X[rows[part]], Y[piece.indices[part]], out=scores[part])
+    return rows, scores
+
+
+class Pull(NamedTuple):
+    """Attraction of a block of rows: its loss, minus its gradient / beta, and a bound of its curvature / beta."""
+
+    loss: Array
+    force: Array
+    stiffness: Array
+
+
+def pull(piece: Any, X: Array, Y: Array, beta: float, background: float = LAST_BACKGROUND) -> Pull:
+    """-sum_j P_ij log (f(s_ij) + background) of every row, and what it does."""
+    rows, scores = pair_scores(piece, X, Y)
+    log_f, slope, curvature = expressive_terms(beta * scores, background)
+    weights = piece.copy()
+    weights.data = piece.data * slope
+    loss, stiffness = (
+        np.bincount(rows, piece.data * part, minlength=len(X)) for part in (-log_f, beta * np.maximum(-curvature, 0))
+    )
+    return Pull(loss, weights @ Y, stiffness)
+
+
+class Crowd(NamedTuple):
+    """What pushes: log Z with its gradient, and how stiff it is at most where log Z = 0."""
+
+    field: Field
+    log_stiffness: float
+
+
+def crowd(statistics: KeyStatistics, beta: float, background: float, dtype: Any) -> Crowd:
+    """The keys of one group as a crowd; f'' is nowhere above 2."""
+    kernel: Kernel = with_background(EXPRESSIVE, background)
+    center = pool(statistics)
+    second_moment = largest_variance(center) + float(center.mean[0] @ center.mean[0])
+    return Crowd(
+        gaussian_field(statistics, beta, kernel, dtype), float(np.log(2 * beta * center.weight[0] * second_moment))
+    )
+
+
+def propose(X: Array, attraction: Pull, others: Crowd, damping: float) -> tuple[Array, Array]:
+    """Loss of every row, and where the fixed point sends it, with so much of the damping that is safe."""
+    log_z, push = others.field(X, slice(None))
+    stiffness = damping * (attraction.stiffness + np.exp(others.log_stiffness - log_z))
+    target = attraction.force - push + stiffness[:, None].astype(X.dtype) * X
+    return attraction.loss + log_z, unit_rows(target.astype(X.dtype, copy=False))
+
+
+def advance(at: Array, last: Array, age: Array, proposal: Array) -> tuple[Array, Array, Array]:
+    """Go on from proposals with momentum of every row's own: new places, their ages, squared displacements."""
+    moved = proposal - at
+    age = np.where(np.einsum("ij,ij->i", moved, proposal - last) < 0, 0, age + 1)
+    new = unit_rows(proposal + momentum(age)[:, None].astype(at.dtype) * (proposal - last))
+    return new, age, np.einsum("ij,ij->i", moved, moved)
+
+
+def solve(
+    problem: Problem,
+    Y: Array,
+    strategy: Strategy,
+    *,
+    max_iter: int,
+    tol: float,
+    warm: bool,
+    run: Runner,
+    begin: Callable[[], None],
+    report: Callable[[int, float, float, Callable[[], Solution]], bool],
+) -> Solution:
+    """Minimise the surrogate loss from unit rows `Y`, which are overwritten; called as `solver.solve` is."""
+    current, following, last, age = Y, np.empty_like(Y), Y.copy(), np.zeros(len(Y))
+    fading = [] if warm else schedule(int(_FADE * max_iter))
+    n_active = max(np.count_nonzero(problem.active), 1)
+    look: Look | None = None
+    cluster = partial(block_keys, problem)
+    keys = all_keys(problem, current, cluster, run)
+    losses: list[float] = []
+    displacement, converged = np.inf, False
+
+    def so_far() -> Solution:
+        return Solution(last.copy(), keys, look, losses, displacement, False)
+
+    for iteration in range(max_iter):
+        begin()
+        if iteration == len(fading) and not strategy.is_plain:
+            look = look_up(problem, current, strategy, None, iteration, run)
+            cluster = partial(block_keys, problem, labels=look.labels, n_clusters=strategy.n_clusters)
+            keys = all_keys(problem, current, cluster, run)
+        background, damping = fading[iteration] if iteration < len(fading) else (LAST_BACKGROUND, 1.0)
+        crowds = [crowd(keys[group].statistics, problem.beta, background, Y.dtype) for group in problem.key_group]
+
+        def one(block: int) -> tuple[float, float]:
+            rows, active = problem.affinity.bounds[block], problem.active[problem.affinity.bounds[block]]
+            X = current[rows]  # noqa: B023, run before the next iteration
+            attraction = pull(problem.affinity.pieces[block], X, current, problem.beta, background)  # noqa: B023
+            loss, proposal = propose(X, attraction, crowds[problem.group[block]], damping)  # noqa: B023
+            proposal[~active] = 0
+            following[rows], age[rows], moved = advance(X, last[rows], age[rows], proposal)  # noqa: B023
+            last[rows] = proposal
+            return float(loss[active].sum()), float(moved.sum())
+
+        parts = np.array(list(run(one, range(len(problem.affinity.bounds)))))
+        loss, moved = parts.sum(axis=0)
+        losses.append(loss / n_active)
+        displacement = float(np.sqrt(moved / n_active))
+        current, following = following, current
+        keys = all_keys(problem, current, cluster, run)
+        if report(iteration, losses[-1], displacement, so_far):
+            break
+        settled = has_settled(losses[len(fading) :], tol, _uniform_loss(keys))
+        converged = iteration >= len(fading) and (displacement < tol or settled)
+        if converged:
+            break
+    return Solution(last, all_keys(problem, last, cluster, run), look, losses, displacement, converged)
+
+
+def _uniform_loss(keys: list[Keys]) -> float:
+    """The loss of uniform attention."""
+    return float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))
+
+
+# Out of sample ---------------------------------------------------------------------------------------
+def respond(piece: Any, model: Model, *, tol: float = 1e-7, max_iter: int = 300) -> Array:
+    """Unit vectors of rows with affinities `piece`, given the keys alone: each row for itself, as in `solve`."""
+    Y = model.targets.astype(np.float64)
+    X = _first_guess(piece, Y)
+    last, age = X.copy(), np.zeros(len(X))
+    fading = np.geomspace(_FIRST, LAST_BACKGROUND, 15)
+    rows = np.arange(len(X))
+    for iteration in range(max_iter):
+        background = fading[iteration] if iteration < len(fading) else LAST_BACKGROUND
+        if iteration <= len(fading):
+            others = crowd(model.statistics, model.beta, background, np.float64)
+        proposal = propose(X[rows], pull(piece, X[rows], Y, model.beta, background), others, 1.0)[1]
+        X[rows], age[rows], moved = advance(X[rows], last[rows], age[rows], proposal)
+        last[rows] = proposal
+        going = moved > tol**2
+        if iteration >= len(fading) and not going.all():
+            rows, piece = rows[going], piece[going]
+            if len(rows) == 0:
+                break
+    return last
+
+
+def _first_guess(piece: Any, Y: Array) -> Array:
+    """Where the neighbours point if each is turned to the side of the nearest one; it settles the sign."""
+    rows = np.repeat(np.arange(piece.shape[0]), np.diff(piece.indptr))
+    order = np.lexsort((-piece.data, rows))
+    nearest = Y[piece.indices[order[piece.indptr[:-1].clip(max=len(order) - 1)]]] if len(order) else Y[:0]
+    if len(nearest) == 0:
+        return np.zeros((piece.shape[0], Y.shape[1]))
+    sides = piece.copy()
+    scores = pair_scores(piece, nearest, Y)[1]
+    sides.data = piece.data * np.where(scores < 0, -1, 1)
+    return unit_rows(sides @ Y)
