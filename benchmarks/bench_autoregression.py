@@ -59,23 +59,16 @@ class Protocol:
 
 SGD, ADAM = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4), (0.001, 0.003, 0.01, 0.03)
 PROTOCOLS = {
-    "SGD": Protocol(SGD),
+    "SGD, constant": Protocol(SGD),
     "SGD, clip, cosine": Protocol(SGD, clip=1, cosine=True),
-    "Adam": Protocol(ADAM, adam=True),
+    "Adam, constant": Protocol(ADAM, adam=True),
     "Adam, clip, cosine": Protocol(ADAM, clip=1, cosine=True, adam=True),
 }
 STEPS, LONG = 1500, 6000
 CHOOSING, REPORTED = (100, 101, 102), (110, 111, 112, 113, 114, 115)
 BASES, DELAYS = (2, 4, 8, 16), (5, 10, 15, 20)
 LONGER, QUICK = ((2, 20), (4, 15), (16, 5)), ((4, 10), (4, 15))
-FEW = (
-    "three tasks, with a token",
-    "same, 4500 steps",
-    "context twice the delay",
-    "same, loss on all positions",
-    "4 heads",
-    "2 layers",
-)
+FEW = ("three tasks, with a token", "context twice the delay", "4 heads", "2 layers")
 
 
 def others(cell):
@@ -87,7 +80,6 @@ def others(cell):
         "three tasks, with a token": (told, STEPS),
         "same, 4500 steps": (told, 3 * STEPS),
         "three tasks, no token": (untold, STEPS),
-        "same, no token, 4500 steps": (untold, 3 * STEPS),
         "context twice the delay": (replace(cell, context=twice), STEPS),
         "same, loss on all positions": (replace(cell, context=twice, everywhere=True), STEPS),
         "2 heads": (replace(cell, heads=2), STEPS),
@@ -110,7 +102,7 @@ def jobs(quick=False):
             yield "long", "", Cell(base, (delay,)), protocol, LONG
     for base, delay in () if quick else ((4, 10), (2, 15)):
         for label, (cell, steps) in others(Cell(base, (delay,))).items():
-            for protocol in PROTOCOLS if base == 4 or label in FEW else ():
+            for protocol in list(PROTOCOLS)[:3] if base == 4 or label in FEW else ():
                 yield "other", label, cell, protocol, steps
 
 
@@ -403,7 +395,7 @@ def curves(results, optimiser, name):
     """Accuracy on new batches by step, a panel a base and delay."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(4, 4, figsize=(9.5, 7.6), layout="constrained", sharex=True, sharey=True)
+    figure, axes = plt.subplots(4, 4, figsize=(8.6, 6.8), layout="constrained", sharex=True, sharey=True)
     steps = (np.arange(STEPS // EVERY) + 0.5) * EVERY
     for ax, ((base, delay, _), some) in zip(axes.flat, select(results, "main", optimiser).items(), strict=True):
         for kernel, found in better(some).items():
@@ -412,7 +404,7 @@ def curves(results, optimiser, name):
             ax.plot(steps, curve.mean(0), color=color, linewidth=1.8, label=NAMES[kernel])
         ax.axhline(1 / base, color="0.4", linestyle=":", linewidth=1.2, label="chance")
         ax.set_title(f"base {base}, delay {delay}", fontsize=10)
-        ax.set(xlim=(0, STEPS), ylim=(0, 1.04), xticks=range(0, STEPS + 1, 500), yticks=(0, 0.5, 1))
+        ax.set(xlim=(0, STEPS), ylim=(0, 1.04), xticks=(0, 500, 1000), yticks=(0, 0.5, 1))
         ax.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("step", fontsize=10)
     figure.supylabel("accuracy on new sequences", fontsize=10)
@@ -444,12 +436,12 @@ def overview(results):
 
 
 # everything ---------------------------------------------------------------------------------------------
-VERDICT = "TODO {seconds}"
+VERDICT = "TODO {minutes} {torch}"
 SETTING = (
     "Sequences x(t) = x(t - 1) + x(t - delay) mod base that begin with uniform numbers. A network sees the last "
     "`delay` numbers and tells the next: the first key and the last are all that it needs. Dot-product attention (DPA) "
-    "has softmax weights, expressive attention (EA) z^2 / (1 + z^2) divided by the sum over keys, z = q k / sqrt(d); all "
-    "else is the same. One layer, one head, width 16, skips, a ReLU layer of 64, no normalisation, embeddings of "
+    "has softmax weights, expressive attention (EA) z^2 / (1 + z^2) divided by the sum over keys, z = q k / sqrt(d); "
+    "all else is the same. One layer, one head, width 16, skips, a ReLU layer of 64, no normalisation, embeddings of "
     "tokens and positions normal with deviation 0.25, other weights uniform within 1 / sqrt(inputs). "
     "1500 steps on batches of 64 new sequences, loss at the last position. "
     "{protocol} Rates are chosen for each mechanism by the mean accuracy of 3 seeds, ties by the mean of their curves, "
@@ -461,13 +453,15 @@ SETTING = (
 SGD_TEXT, ADAM_TEXT = (f"rates from {', '.join(map(str, rates))}." for rates in (SGD, ADAM))
 SAME = "As above, but with {}"
 MAIN = {
-    "SGD": SETTING.format(protocol="SGD with momentum 0.9 and a constant rate, gradients not clipped;" + f" {SGD_TEXT}")
+    "SGD, constant": SETTING.format(
+        protocol="SGD with momentum 0.9 and a constant rate, gradients not clipped;" + f" {SGD_TEXT}"
+    )
     + "With base 2 and delay 5 there are only 32 contexts, with base 2 and delay 10 or base 4 and delay 5 only 1024: "
     "these cells test fitting.",
     "SGD, clip, cosine": SAME.format(
         "the norm of the gradient clipped at 1 and a rate that falls to zero as a cosine."
     ),
-    "Adam": SAME.format("Adam at a constant rate, not clipped; " + ADAM_TEXT),
+    "Adam, constant": SAME.format("Adam at a constant rate, not clipped; " + ADAM_TEXT),
     "Adam, clip, cosine": SAME.format("Adam, the norm of the gradient clipped at 1 and a rate that falls as a cosine."),
 }
 BETTER = (

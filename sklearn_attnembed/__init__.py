@@ -1,7 +1,8 @@
 """Attention scores into embeddings, in linear time, the scikit-learn way."""
 
+from ._attention import attention
 from ._embedding import AttentionEmbedding
-from ._kernel import ExpressiveKernel, attention, expressive_kernel
+from ._kernel import ExpressiveKernel, expressive_kernel
 from ._normalizer import NormalizerEstimator
 from ._text import AttentionWordVectors
 from ._version import __version__

@@ -698,8 +698,8 @@ class AttentionEmbedding(
                 )
         if isinstance(X, LinearOperator):
             raise ValueError(
-                "kernel='expressive' looks at affinities one by one, but X is a LinearOperator, which has products only. "
-                "Pass a sparse matrix, or use kernel='softmax'."
+                "kernel='expressive' looks at affinities one by one, but X is a LinearOperator, which has products "
+                "only. Pass a sparse matrix, or use kernel='softmax'."
             )
 
     # the solver's view -------------------------------------------------------------------------------

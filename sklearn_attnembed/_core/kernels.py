@@ -65,7 +65,8 @@ def _expressive_log_value(s: Array) -> Array:
     return 2 * (_log(s) - np.log(np.hypot(1, s)))
 
 
-def _expressive(s: Array) -> Array:
+def expressive_value(s: Array) -> Array:
+    """s^2 / (1 + s^2), without overflow."""
     s = np.abs(s)
     return np.square(s / np.hypot(1, s))
 
@@ -99,7 +100,7 @@ def _expressive_expectation(m: Array, v: Array) -> Array:
         w, _, factor = _faddeeva(m, v)
         return np.maximum(1 - factor * w.real, 0)
 
-    return _log(_by_variance(m, v, lambda m, v: _quadrature(_expressive, m, v), large))
+    return _log(_by_variance(m, v, lambda m, v: _quadrature(expressive_value, m, v), large))
 
 
 def _expressive_derivatives(m: Array, v: Array) -> tuple[Array, Array]:

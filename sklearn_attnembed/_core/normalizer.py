@@ -88,10 +88,12 @@ def exact_attention(
     kernel: Kernel,
     beta: float,
     log_weights: Array | None = None,
+    allowed: Callable[[slice], NDArray[np.bool_]] | None = None,
 ) -> tuple[Array, Array]:
     """log Z and sum_j a_ij v_j over all keys, the keys streamed in blocks (log Z alone for values=None).
 
-    A query without any score, Z = 0, attends uniformly.
+    `allowed` tells which of a slice of the keys each query may attend to. A query without any score, Z = 0, attends
+    uniformly to these; one that may attend to none gets zeros.
     """
     n, m = len(X), len(keys)
     step = max(_BLOCK_ELEMENTS // max(n, 1), 1)
@@ -102,6 +104,8 @@ def exact_attention(
         log_f = kernel.log_value(beta * (X @ keys[start : start + step].T))
         if log_weights is not None:
             log_f = log_f + log_weights[start : start + step]
+        if allowed is not None:
+            log_f = np.where(allowed(slice(start, start + step)), log_f, -np.inf)
         new_top = np.maximum(top, log_f.max(axis=1))
         shift = np.where(np.isfinite(new_top), new_top, 0)
         scale = np.exp(top - shift)
@@ -114,8 +118,11 @@ def exact_attention(
     if values is not None:
         empty = total == 0
         output /= np.where(empty, 1, total)[:, None]
-        weights = np.ones(m) if log_weights is None else np.exp(log_weights)
-        output[empty] = weights @ values / weights.sum()
+        weights = np.ones((1, m)) if log_weights is None else np.exp(log_weights)[None]
+        if allowed is not None and empty.any():
+            weights = weights * allowed(slice(None))[empty]
+        weight = weights.sum(axis=1, keepdims=True)
+        output[empty] = weights @ values / np.where(weight > 0, weight, 1)
     return log_z, output
 
 

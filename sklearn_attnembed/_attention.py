@@ -1,0 +1,201 @@
+"""Attention over values, exact in bounded memory or approximate in linear time."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import check_array, check_random_state
+
+from ._core.kernels import KERNELS, SQUARED, as_kernel
+from ._core.normalizer import exact_attention
+from ._core.operators import block_runner, row_blocks
+from ._core.readout import causal_squared_sums, gaussian_attention, readout
+from ._sklearn import Interval, StrOptions, partition, validate_params
+
+
+@validate_params(
+    {
+        "kernel": [StrOptions(set(KERNELS)), callable],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "mask": ["array-like", "sparse matrix", None],
+        "causal": ["boolean"],
+        "method": [StrOptions({"exact", "gaussian"})],
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "return_log_normalizer": ["boolean"],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+    },
+    prefer_skip_nested_validation=True,
+)
+def attention(
+    Q,
+    K,
+    V,
+    *,
+    kernel="softmax",
+    temperature=1.0,
+    mask=None,
+    causal=False,
+    method="exact",
+    n_clusters=8,
+    return_log_normalizer=False,
+    random_state=None,
+    n_jobs=None,
+):
+    """Attention of queries over keys, applied to values, in bounded memory.
+
+    ``output_i = sum_j a_ij v_j``, ``a_ij = f(q_i . k_j / temperature) / Z_i``.
+
+    Parameters
+    ----------
+    Q : array-like of shape (n_queries, d)
+        Queries.
+    K : array-like of shape (n_keys, d)
+        Keys.
+    V : array-like of shape (n_keys, d_v)
+        Values.
+    kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
+        The f above: ``exp(s)``, ``s^2`` or ``s^2 / (1 + s^2)`` [1]_, or any non-negative function of scores.
+    temperature : float, default=1.0
+        Scores are divided by it; ``sqrt(d)`` is the scale of transformers.
+    mask : {array-like, sparse matrix} of bool of shape (n_queries, n_keys), default=None
+        True where a query may attend to a key.
+    causal : bool, default=False
+        Whether query i attends to keys 0 to i only.
+    method : {"exact", "gaussian"}, default="exact"
+        - "exact": every pair, O(n_queries n_keys (d + d_v)), a block at a time. For ``kernel="squared"`` without a mask
+          the sums over the keys are taken once where that is cheaper, O((n_queries + n_keys) d^2 d_v), and as running
+          sums if causal: as exact.
+        - "gaussian": scores in each of `n_clusters` clusters of keys as if they were Gaussian, values as a quadratic
+          function of the score; O((n_queries n_clusters + n_keys) d^2 d_v). No mask, not causal.
+    n_clusters : int, default=8
+        Clusters for ``method="gaussian"``, by k-means on the keys.
+    return_log_normalizer : bool, default=False
+        Whether to return log Z too, from which the weight of any pair follows: ``a_ij = f(s_ij) / Z_i``.
+    random_state : int, RandomState instance or None, default=None
+        Seed of k-means.
+    n_jobs : int or None, default=None
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    output : ndarray of shape (n_queries, d_v)
+        A query whose weights are all zero attends uniformly to the keys it may attend to: its output is their mean
+        value. One that may attend to none gets zeros.
+    log_normalizer : ndarray of shape (n_queries,), float64
+        log Z; if `return_log_normalizer`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, anything is not finite, the mask is not boolean, or "gaussian" is asked for with a mask.
+
+    See Also
+    --------
+    NormalizerEstimator : log Z alone, with other methods and error bars.
+    sklearn_attnembed.nn.expressive_attention : The same in PyTorch, to learn with.
+
+    Notes
+    -----
+    In a cluster ``E f(s) v`` is expanded in Hermite polynomials of the score, up to the second; their coefficients are
+    derivatives of ``log E f``, the moments of keys with values known. Further terms would cost a power of d each.
+
+    References
+    ----------
+    .. [1] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed import attention
+    >>> keys, values = [[1.0, 0.0], [0.0, 1.0]], [[1.0], [2.0]]
+    >>> attention([[5.0, 0.0], [0.0, -5.0]], keys, values, kernel="expressive")
+    array([[1.],
+           [2.]])
+    """
+    Q, K, V = (
+        check_array(A, dtype=[np.float64, np.float32], input_name=name) for A, name in ((Q, "Q"), (K, "K"), (V, "V"))
+    )
+    mask = _check(Q, K, V, mask, causal, method)
+    dtype, beta = np.result_type(Q, K, V), 1 / temperature
+    Q, K, V = (A.astype(np.float64, copy=False) for A in (Q, K, V))
+    with block_runner(n_jobs) as run:
+        if method == "gaussian":
+            seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+            log_z, output = _by_clusters(Q, K, V, as_kernel(kernel), beta, partition(K, n_clusters, seed), run)
+        elif kernel == "squared" and mask is None and _is_linear_cheaper(Q, K, V, causal):
+            log_z, output = _squared(Q, K, V, beta, causal, run)
+        else:
+            bounds = row_blocks([len(Q)], 512)
+            rows = [np.arange(block.start, block.stop) for block in bounds]
+            parts = run(lambda b: _exact(rows[b], Q, K, V, as_kernel(kernel), beta, mask, causal), range(len(bounds)))
+            log_z, output = map(np.concatenate, zip(*parts, strict=True))
+    output = output.astype(dtype, copy=False)
+    return (output, log_z) if return_log_normalizer else output
+
+
+def _check(Q, K, V, mask, causal, method):
+    """Errors before any work; the mask as an array or in CSR."""
+    if Q.shape[1] != K.shape[1]:
+        raise ValueError(f"Q and K need the same number of columns, but Q has {Q.shape[1]} and K {K.shape[1]}.")
+    if len(K) != len(V):
+        raise ValueError(f"K and V need the same number of rows, one for each key, but K has {len(K)} and V {len(V)}.")
+    if method == "gaussian" and (causal or mask is not None):
+        raise ValueError(
+            "method='gaussian' sums over all keys alike, but a mask or causal=True was given. Use method='exact', or "
+            "kernel='squared', which is exact and causal in linear time."
+        )
+    if mask is None:
+        return None
+    mask = sp.csr_array(mask) if sp.issparse(mask) else np.asarray(mask)
+    if mask.dtype != bool or mask.shape != (len(Q), len(K)):
+        raise ValueError(
+            f"mask must be boolean, True where a query may attend, of shape (n_queries, n_keys) = {(len(Q), len(K))}; "
+            f"got {mask.dtype} of shape {mask.shape}."
+        )
+    return mask
+
+
+def _exact(rows, Q, K, V, kernel, beta, mask, causal):
+    """log Z and output of some queries, over all pairs."""
+    n_keys = min(int(rows[-1]) + 1, len(K)) if causal else len(K)
+    if mask is not None:
+        mask = mask[rows].toarray() if sp.issparse(mask) else mask[rows]
+
+    def allowed(keys):
+        past = np.arange(n_keys)[keys] <= rows[:, None] if causal else True
+        return past if mask is None else past & mask[:, :n_keys][:, keys]
+
+    restricted = allowed if causal or mask is not None else None
+    return exact_attention(Q[rows], K[:n_keys], V[:n_keys], kernel, beta, allowed=restricted)
+
+
+def _is_linear_cheaper(Q, K, V, causal):
+    """Whether sums over the keys cost less than pairs; causal ones go along with the queries."""
+    n_features = K.shape[1] * (K.shape[1] + 1) // 2
+    pairs = len(Q) * len(K) * (K.shape[1] + V.shape[1]) / (1 + causal)
+    return (len(Q) + len(K)) * n_features * (V.shape[1] + 1) < pairs and (len(Q) == len(K) or not causal)
+
+
+def _by_clusters(Q, K, V, kernel, beta, labels, run):
+    """log Z and output from the moments of clusters of keys."""
+    moments = readout(K, V, labels, int(labels.max()) + 1)
+    bounds = row_blocks([len(Q)], moments.sums.shape[1])
+    parts = run(lambda b: gaussian_attention(Q[bounds[b]], moments, kernel, beta), range(len(bounds)))
+    return map(np.concatenate, zip(*parts, strict=True))
+
+
+def _squared(Q, K, V, beta, causal, run):
+    """log Z and output of squared attention, in linear time; queries orthogonal to nearly all keys the long way."""
+    if causal:
+        sums = np.concatenate(list(causal_squared_sums(Q, K, V)))
+        z = beta**2 * sums[:, -1]
+        output = sums[:, :-1] / np.where(sums[:, -1:] > 0, sums[:, -1:], 1)
+        size = np.cumsum(np.einsum("ij,ij->i", K, K))
+    else:
+        log_z, output = _by_clusters(Q, K, V, SQUARED, beta, np.zeros(len(K), np.intp), run)
+        z, size = np.exp(log_z), np.vdot(K, K)
+    doubtful = np.flatnonzero(z <= 1e-6 * beta**2 * np.einsum("ij,ij->i", Q, Q) * size)  # next to nothing is left of it
+    log_z = np.log(np.where(z > 0, z, 1))
+    for rows in np.array_split(doubtful, -(-len(doubtful) // 512)) if len(doubtful) else []:
+        log_z[rows], output[rows] = _exact(rows, Q, K, V, SQUARED, beta, None, causal)
+    return log_z, output
