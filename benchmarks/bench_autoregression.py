@@ -68,7 +68,7 @@ STEPS, LONG = 1500, 6000
 CHOOSING, REPORTED = (100, 101, 102), (110, 111, 112, 113, 114, 115)
 BASES, DELAYS = (2, 4, 8, 16), (5, 10, 15, 20)
 LONGER, QUICK = ((2, 20), (4, 15), (16, 5)), ((4, 10), (4, 15))
-FEW = ("three tasks, with a token", "context twice the delay", "4 heads", "2 layers")
+FEW = ("three tasks, with a token", "context twice the delay", "4 heads")
 
 
 def others(cell):
@@ -436,7 +436,30 @@ def overview(results):
 
 
 # everything ---------------------------------------------------------------------------------------------
-VERDICT = "TODO {minutes} {torch}"
+VERDICT = """With SGD, without normalisation and with small embeddings EA learns faster, and the more so the longer the \
+delay: with the better protocol for each it is ahead by more than 0.05 in 12 of 16 cells within 1500 steps, and behind \
+in one (base 8, delay 5: 0.79 to 0.88). With base 4 and delay 15 or 20 all 6 seeds of EA get there, and none of DPA, \
+which is at chance. With base 8 and 16 and longer delays DPA stays at chance, and EA learns in part.
+
+It is speed, not what can be represented: with four times the steps and a constant rate DPA is at 1.00 with all seeds \
+in the three cells tried (base 2, delay 20; base 4, delay 15; base 16, delay 5), the last of which EA learns with 5 of 6.
+
+With Adam nothing grows with the delay. EA is a little more reliable with base 2 and 4 (1.00 in all cells, DPA 0.92 \
+to 1.00), alike with base 8, and behind with base 16 and delays of 10 and more (0.61 to 0.70, DPA 0.84 to 1.00): \
+there DPA leads. Adam takes both to where SGD does not in the same steps.
+
+The protocol matters as much as the mechanism: with SGD the clip and the cosine help EA (which often fails at a \
+constant rate) and hurt DPA (which needs the constant rate), so that either protocol alone is unfair to one of them.
+
+Of the variants of base 4, delay 10 (DPA 0.77, EA 1.00 with SGD), EA keeps its lead with SGD for several tasks at once, \
+longer contexts, several heads, recency on top of positions and, less so, a loss on all positions; two layers, layer \
+normalisation or embeddings of variance 1 close it. With Adam both are at 0.94 or more in all of these but several \
+tasks at once, where EA leads with a token (0.99 to 0.90 after 4500 steps) and is alike without. With recency alone, \
+without positions, neither learns.
+
+All this says what is learnt within the budget, from {seeds} seeds that had no part in choosing rates. No network had \
+to be stopped for gradients that are not finite; one that had would be scored as it was then. Means over cells, \
+DPA / EA, and cells in which one is ahead by more than 0.05:"""
 SETTING = (
     "Sequences x(t) = x(t - 1) + x(t - delay) mod base that begin with uniform numbers. A network sees the last "
     "`delay` numbers and tells the next: the first key and the last are all that it needs. Dot-product attention (DPA) "
@@ -489,7 +512,7 @@ def report(results, seconds):
     overview(results)
     where = [f"base {base}" for base in BASES] + [f"delay {delay}" for delay in DELAYS]
     first = ["protocol", *where, "EA ahead", "alike", "DPA ahead"]
-    text = VERDICT.format(minutes=round(seconds / 60), torch=torch.__version__)
+    text = VERDICT.format(seeds=len(REPORTED))
     sections = [("What came out", text, first, list(summary(results))), *tables(results)]
     write("bench_autoregression", "Modular autoregression: dot-product and expressive attention", sections)
 

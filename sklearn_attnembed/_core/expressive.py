@@ -21,11 +21,11 @@ from .solver import Solution, all_keys, block_keys, has_settled
 from .statistics import KeyStatistics, largest_variance, pool
 
 # Background at first, when the optimum is found, and at last; f itself is below 1.
-_FIRST, _FOUND, LAST_BACKGROUND = 1.0, 0.1, 0.01
+_FIRST, _FOUND, LAST_BACKGROUND = 1.0, 0.2, 0.01
 # Share of the iterations that it fades for, and share of these until the optimum is found.
 _FADE, _SEARCH = 0.8, 0.85
 # Damping, of what would be safe, while the optimum is searched: with more, nothing is found in this time.
-_BOLD = 0.2
+_BOLD = 0.25
 # Elements of gathered vectors: 4 MB in float64.
 _PAIR_ELEMENTS = 2**19
 

@@ -61,8 +61,8 @@ def _squared_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
 
 # expressive: f(s) = s^2 / (1 + s^2) = 1 - 1 / (1 + s^2), [G] -----------------------------------------
 def _expressive_log_value(s: Array) -> Array:
-    s = np.abs(s)
-    return 2 * (_log(s) - np.log(np.hypot(1, s)))
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        return -np.log1p(1 / np.square(s))
 
 
 def expressive_value(s: Array) -> Array:
