@@ -400,9 +400,9 @@ class SquaredState(NamedTuple):
 
 
 def squared_attention(query, key, value, is_causal=False, state=None):
-    """Attention with weights ``(q . k)^2``, exact, in linear time: expressive attention where scores are small.
+    """Attention by squared dot products, exact, in linear time: expressive attention where scores are small.
 
-    ``(q . k)^2`` is an inner product of ``E (E + 1) / 2`` features, so the sums over the keys are taken once:
+    The weight ``(q . k)^2`` is an inner product of ``E (E + 1) / 2`` features, so the sums over the keys are taken once:
     O((L + S) E^2 Ev) in place of O(L S (E + Ev)). A scale would cancel.
 
     Parameters
@@ -691,9 +691,9 @@ def _both(a, b):
 
 
 class SquaredRecurrentAttention(nn.Module):
-    """Causal multi-head attention with weights ``(q . k)^2``, as a recurrent module with constant memory a step.
+    """Causal multi-head attention by squared dot products, a recurrent module with constant memory a step.
 
-    The form in which expressive attention can be run without looking back: a state of fixed size holds all that came
+    Weights are ``(q . k)^2``. The form in which expressive attention can be run without looking back: a state of fixed size holds all that came
     before. Training goes over whole sequences, in linear time; generation step by step, with the same numbers.
 
     Parameters

@@ -53,7 +53,9 @@ def test_periods_are_those_of_linear_recurrences():
 
 
 @pytest.mark.parametrize(
-    "params", [{"n_sequences": 0}, {"base": 1}, {"delay": 0}, {"length": 0}, {"length": 2.5}, {"random_state": "a"}], ids=str
+    "params",
+    [{"n_sequences": 0}, {"base": 1}, {"delay": 0}, {"length": 0}, {"length": 2.5}, {"random_state": "a"}],
+    ids=str,
 )
 def test_bad_parameters(params):
     (name,) = params

@@ -1,20 +1,37 @@
-"""ExpressiveKernel, expressive_kernel and attention."""
+"""ExpressiveKernel and expressive_kernel."""
+
+import pickle
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import softmax
-from sklearn.datasets import make_classification
-from sklearn.model_selection import cross_val_score
+from sklearn.base import clone
+from sklearn.datasets import make_circles, make_classification
+from sklearn.decomposition import KernelPCA
+from sklearn.exceptions import NotFittedError
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import polynomial_kernel
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from sklearn_attnembed import ExpressiveKernel, attention, expressive_kernel
+from sklearn_attnembed import ExpressiveKernel, expressive_kernel
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((2, 40, 6))
-Q, K, V = RNG.standard_normal((30, 4)), RNG.standard_normal((700, 4)), RNG.standard_normal((700, 3))
 WEIGHTS = {"softmax": np.exp, "squared": np.square, "expressive": lambda z: z**2 / (1 + z**2)}
 KINDS = pytest.mark.parametrize("kernel", WEIGHTS)
+METHODS = pytest.mark.parametrize("method", ["landmarks", "exact", "sketch"])
+FORMS = pytest.mark.parametrize("form", [sp.csr_matrix, sp.csr_array, sp.csc_array, sp.coo_array])
+
+
+def dense(features):
+    return features.toarray() if sp.issparse(features) else features
 
 
 @KINDS
@@ -62,6 +79,166 @@ def test_softmax_has_no_features_of_the_squared_score(method):
         ExpressiveKernel("softmax", method=method).fit(X)
 
 
+@KINDS
+def test_given_landmarks(kernel):
+    """Taken as they are, whatever `n_components`; not shared with whom they come from."""
+    landmarks = Y[:3].copy()
+    model = ExpressiveKernel(kernel, landmarks=landmarks, n_components=500, temperature=2.0).fit(X)
+    weights = WEIGHTS[kernel](X @ Y[:3].T / 2)
+    assert_allclose(model.transform(X), weights / weights.sum(axis=1, keepdims=True))
+    assert model.get_feature_names_out().tolist() == ["expressivekernel0", "expressivekernel1", "expressivekernel2"]
+    landmarks[:] = 0
+    assert_array_equal(model.landmarks_, Y[:3])
+    assert_array_equal(clone(model).landmarks, 0)
+
+
+@pytest.mark.parametrize("form", [np.ndarray.tolist, pd.DataFrame, lambda L: L.astype(np.float32)], ids=str)
+def test_landmarks_of_any_kind(form):
+    model = ExpressiveKernel(landmarks=form(Y[:3])).fit(X)
+    assert_allclose(model.transform(X), ExpressiveKernel(landmarks=Y[:3]).fit(X).transform(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"landmarks": Y[:3, :2]}, r"landmarks need the 6 columns of X, but have 2. Pass points of the same space"),
+        ({"landmarks": np.full((2, 6), np.nan)}, "landmarks contains NaN"),
+        ({"landmarks": Y[0]}, "Expected 2D array"),
+        ({"landmarks": Y[:0]}, "0 sample"),
+        (
+            {"landmarks": Y[:3], "method": "exact"},
+            r"method='exact' has none. Use method='landmarks', or leave them out",
+        ),
+        ({"landmarks": Y[:3], "method": "sketch"}, "method='sketch' has none"),
+        ({"landmarks": 3}, "'landmarks' parameter"),
+        ({"kernel": "rbf"}, "'kernel' parameter"),
+        ({"method": "nystroem"}, "'method' parameter"),
+        ({"temperature": 0.0}, "'temperature' parameter"),
+        ({"n_components": 0}, "'n_components' parameter"),
+        ({"normalize": "yes"}, "'normalize' parameter"),
+    ],
+    ids=str,
+)
+def test_features_explain_bad_parameters(params, match):
+    model = ExpressiveKernel(**params)
+    with pytest.raises(ValueError, match=match):
+        model.fit(X)
+    with pytest.raises(NotFittedError):
+        model.transform(X)
+
+
+def test_landmarks_are_centres():
+    """Three tight bunches, three landmarks."""
+    bunches = np.repeat(5 * np.eye(3), 20, axis=0)
+    points = bunches + 0.01 * RNG.standard_normal((60, 3))
+    model = ExpressiveKernel(n_components=3, random_state=0).fit(points)
+    order = np.argsort(-model.landmarks_.argmax(axis=1))[::-1]
+    assert_allclose(model.landmarks_[order], 5 * np.eye(3), atol=0.05)
+    assert_array_equal(model.transform(points)[:, order].argmax(axis=1), bunches.argmax(axis=1))
+
+
+def test_fewer_distinct_rows_than_landmarks():
+    """Without a warning."""
+    features = ExpressiveKernel(n_components=10, random_state=0).fit_transform(np.tile(X[:2], (10, 1)))
+    assert features.shape == (20, 10)
+    assert_allclose(features.sum(axis=1), 1)
+
+
+@KINDS
+def test_rows_of_weights_sum_to_one(kernel):
+    """Huge and tiny scores too."""
+    points = np.vstack([X, 1e3 * X, 1e-3 * X, np.zeros((1, 6))])
+    features = ExpressiveKernel(kernel, n_components=5, random_state=0).fit(X).transform(points)
+    assert_allclose(features.sum(axis=1), 1)
+    assert features.min() >= 0
+    assert_allclose(features[-1], 0.2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_that_are_not_divided_stay_finite(dtype):
+    """Those of softmax end at the largest number there is."""
+    points = (1e4 * X).astype(dtype)
+    features = {
+        kernel: ExpressiveKernel(kernel, landmarks=X[:5], normalize=False).fit(points).transform(points)
+        for kernel in ("softmax", "expressive")
+    }
+    assert np.all(np.isfinite(features["softmax"]))
+    assert features["softmax"].max() > np.finfo(dtype).max / 2
+    assert 0 <= features["expressive"].min() < features["expressive"].max() <= 1
+
+
+@METHODS
+@FORMS
+def test_sparse_rows(method, form):
+    """Their features are those of the dense ones, and sparse where the method is exact."""
+    points = np.where(X > 0.5, X, 0)
+    plain, sparse = (ExpressiveKernel(method=method, n_components=9, random_state=0) for _ in range(2))
+    expected = plain.fit_transform(points)
+    features = sparse.fit_transform(form(points))
+    assert_allclose(dense(features), expected, atol=1e-12)
+    assert_allclose(dense(plain.transform(form(points))), expected, atol=1e-12)
+    assert isinstance(features, sp.csr_array if method == "exact" else np.ndarray)
+    if method == "exact":
+        assert features.nnz == np.count_nonzero(expected)
+
+
+@METHODS
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_float32_stays_and_is_close(method, form):
+    model = ExpressiveKernel(method=method, n_components=9, random_state=0)
+    single = model.fit_transform(form(X.astype(np.float32)))
+    assert single.dtype == np.float32
+    assert model.transform(form(X)).dtype == np.float64
+    expected = dense(model.fit_transform(form(X)))
+    assert_allclose(dense(single), expected, atol=1e-4 * max(np.abs(expected).max(), 1))
+
+
+@METHODS
+def test_seed_copy_and_pickle(method):
+    model = ExpressiveKernel(method=method, n_components=5, random_state=0)
+    features = model.fit_transform(X)
+    assert_array_equal(clone(model).fit(X).transform(X), features)
+    assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), features)
+    assert len(model.get_feature_names_out()) == features.shape[1]
+    model.set_params(random_state=np.random.RandomState(1))
+    assert np.allclose(model.fit_transform(X), features) == (method == "exact")
+
+
+@METHODS
+def test_temperature_divides_scores(method):
+    cold, scaled = (ExpressiveKernel(method=method, temperature=t, n_components=5, random_state=0) for t in (0.5, 1.0))
+    if method == "landmarks":
+        cold.landmarks, scaled.landmarks = Y[:3], 2 * Y[:3]
+        assert_allclose(cold.fit(X).transform(X), scaled.fit(X).transform(X))
+    else:
+        assert_allclose(cold.fit(X).transform(X), 2 * scaled.fit(X).transform(X))
+
+
+def test_exact_features_in_one_dimension():
+    assert_allclose(ExpressiveKernel(method="exact").fit_transform([[3.0], [-2.0]]), [[9], [4]])
+
+
+@METHODS
+def test_lines_through_the_origin_are_classified(method):
+    """By the axis a point lies on, whatever its sign."""
+    y = np.arange(200) % 2
+    points = RNG.choice([-1, 1], (200, 1)) * np.eye(2)[y] + 0.1 * RNG.standard_normal((200, 2))
+    features = ExpressiveKernel(method=method, n_components=20, random_state=0)
+    assert cross_val_score(LogisticRegression(), points, y, cv=3).mean() < 0.8
+    assert (
+        cross_val_score(make_pipeline(features, StandardScaler(), LogisticRegression()), points, y, cv=3).mean() > 0.97
+    )
+
+
+def test_grid_search_over_the_features():
+    data, y = make_classification(150, 4, n_informative=2, n_redundant=0, random_state=1)
+    model = make_pipeline(ExpressiveKernel(n_components=10, random_state=0), StandardScaler(), LogisticRegression())
+    grid = {"expressivekernel__kernel": list(WEIGHTS), "expressivekernel__temperature": [0.3, 3.0]}
+    search = GridSearchCV(model, grid, cv=3, error_score="raise").fit(data, y)
+    assert np.all(np.isfinite(search.cv_results_["mean_test_score"]))
+
+
+# The kernel matrix ---------------------------------------------------------------------------------------
 def test_expressive_kernel_matrix():
     assert_allclose(expressive_kernel(X, Y, temperature=2.0), WEIGHTS["expressive"](X @ Y.T / 2))
     assert_allclose(expressive_kernel(X), expressive_kernel(X, X))
@@ -76,56 +253,108 @@ def test_expressive_kernel_in_a_support_vector_machine():
     assert cross_val_score(SVC(kernel=expressive_kernel), data * signs, y, cv=3).mean() > linear + 0.1
 
 
-# attention ---------------------------------------------------------------------------------------------
-@KINDS
-@pytest.mark.parametrize("temperature", [1.0, 0.2])
-def test_attention_is_its_definition(kernel, temperature):
-    weights = WEIGHTS[kernel](Q @ K.T / temperature)
-    weights /= weights.sum(axis=1, keepdims=True)
-    assert_allclose(attention(Q, K, V, kernel=kernel, temperature=temperature), weights @ V, rtol=1e-8, atol=1e-10)
+@FORMS
+def test_expressive_kernel_of_sparse_rows(form):
+    points = np.where(X > 0.5, X, 0)
+    kernel = expressive_kernel(form(points), form(Y), temperature=2.0)
+    assert isinstance(kernel, np.ndarray)
+    assert_allclose(kernel, expressive_kernel(points, Y, temperature=2.0))
+    assert_allclose(expressive_kernel(form(points)), expressive_kernel(points))
 
 
-def test_softmax_is_the_default():
-    assert_allclose(attention(Q, K, V), softmax(Q @ K.T, axis=1) @ V)
+def test_expressive_kernel_of_single_rows():
+    assert expressive_kernel(X[0], Y[1], temperature=2.0) == expressive_kernel(X, Y, temperature=2.0)[0, 1]
+    assert isinstance(expressive_kernel(X[0].tolist(), Y[1].tolist()), float)
+    assert expressive_kernel(X[0]) == expressive_kernel(X[0], X[0])
 
 
-def test_attention_needs_no_stability_trick_of_the_users():
-    assert np.all(np.isfinite(attention(1e3 * Q, 1e3 * K, V)))
+def test_expressive_kernel_does_not_overflow():
+    assert_allclose(
+        expressive_kernel(
+            [[1e150]],
+            [
+                [
+                    1e150,
+                ],
+                [-1e-150],
+                [0.0],
+            ],
+        ),
+        [[1, 0.5, 0]],
+    )
 
 
-@pytest.mark.parametrize("n", [3, 2000])
-def test_linear_and_quadratic_squared_attention_agree(n):
-    """Few rows go the quadratic way, many the linear one; a query orthogonal to all keys attends uniformly."""
-    keys = np.hstack([np.tile(K[:, :3], (3, 1)), np.zeros((2100, 1))])
-    queries = np.vstack([np.hstack([RNG.standard_normal((n, 3)), np.ones((n, 1))]), np.eye(4)[3:]])
-    values = np.tile(V, (3, 1))
-    weights = np.square(queries[:-1] @ keys.T)
-    output = attention(queries, keys, values, kernel="squared")
-    assert_allclose(output[:-1], weights @ values / weights.sum(axis=1, keepdims=True), rtol=1e-7, atol=1e-9)
-    assert_allclose(output[-1], values.mean(axis=0))
-
-
-@KINDS
-def test_attention_threads_and_dtype(kernel):
-    one, two = (attention(Q, K, V, kernel=kernel, n_jobs=n_jobs) for n_jobs in (1, 2))
-    assert_array_equal(one, two)
-    single = attention(*(A.astype(np.float32) for A in (Q, K, V)), kernel=kernel)
-    assert single.dtype == np.float32
-    assert_allclose(single, one, atol=1e-4)
+@pytest.mark.parametrize("temperature", [0, -1.0, np.nan])
+def test_expressive_kernel_explains_bad_temperatures(temperature):
+    with pytest.raises(ValueError, match=f"temperature must be > 0; got {temperature}"):
+        expressive_kernel(X, temperature=temperature)
 
 
 @pytest.mark.parametrize(
-    ("Q", "K", "V", "match"),
-    [
-        (Q[:, :3], K, V, "same number of columns"),
-        (Q, K, V[:-1], "same number of rows"),
-        (np.full_like(Q, np.nan), K, V, "Q contains NaN"),
-        (Q, K[0], V, "Expected 2D array"),
-    ],
-    ids=["columns", "values", "nan", "1-d"],
+    ("X", "Y", "match"),
+    [(X, Y[:, :2], "Incompatible dimension"), (np.full((2, 2), np.nan), None, "contains NaN"), (X, Y[0], "1D array")],
+    ids=["columns", "NaN", "1-d"],
 )
-def test_attention_explains_bad_input(Q, K, V, match):
+def test_expressive_kernel_explains_bad_rows(X, Y, match):
     with pytest.raises(ValueError, match=match):
-        attention(Q, K, V)
-    with pytest.raises(ValueError, match="'kernel' parameter"):
-        attention(Q, K, V, kernel="cosine")
+        expressive_kernel(X, Y)
+
+
+# What its documentation says ------------------------------------------------------------------------------
+def spectrum(temperature):
+    return np.linalg.eigvalsh(expressive_kernel(X, temperature=temperature))
+
+
+def test_not_positive_definite():
+    kernel = expressive_kernel(X)
+    assert_array_equal(kernel, kernel.T)
+    assert spectrum(1.0)[0] < -0.05 * spectrum(1.0)[-1]
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        np.linalg.cholesky(kernel + 1e-6 * np.eye(40))
+    with pytest.raises(ValueError, match="significant negative eigenvalues"):
+        KernelPCA(kernel="precomputed").fit(kernel)
+
+
+def test_negative_part_vanishes_where_scores_are_small():
+    """There the kernel comes close to z^2, which has none."""
+    negative = [
+        -values[values < 0].sum() / np.abs(values).sum() for values in map(spectrum, (1.0, 10.0, 100.0, 1000.0))
+    ]
+    assert negative[0] > 0.1
+    assert negative[2] < 1e-2
+    assert negative[3] < 1e-4
+    assert_allclose(1e6 * expressive_kernel(X, temperature=1000.0), np.square(X @ X.T), rtol=1e-3)
+
+
+def test_positive_definite_alternatives():
+    squared = polynomial_kernel(X, Y, degree=2, coef0=0)
+    assert_allclose(36 * squared, np.square(X @ Y.T))
+    for features in (ExpressiveKernel(method="exact"), ExpressiveKernel(method="sketch", random_state=0)):
+        products = features.fit_transform(X) @ features.transform(X).T
+        assert np.linalg.eigvalsh(products)[0] > -1e-9 * np.linalg.eigvalsh(products)[-1]
+
+
+def test_kernel_ridge():
+    """With a function it is what it is with a matrix; alpha above minus the smallest eigenvalue is safe."""
+    y = np.sin(X[:, 0])
+    alpha = 1.5 * -spectrum(1.0)[0]
+    called = KernelRidge(alpha=alpha, kernel=expressive_kernel).fit(X, y)
+    given = KernelRidge(alpha=alpha, kernel="precomputed").fit(expressive_kernel(X), y)
+    assert_allclose(called.predict(Y), given.predict(expressive_kernel(Y, X)))
+    assert np.abs(called.predict(X)).max() < 3
+
+
+def test_kernel_ridge_explodes_near_an_eigenvalue():
+    y = np.sin(X[:, 0])
+    model = KernelRidge(alpha=-spectrum(1.0)[0] * (1 + 1e-7), kernel="precomputed").fit(expressive_kernel(X), y)
+    assert np.abs(model.predict(expressive_kernel(X))).max() > 1e3
+
+
+def test_support_vector_machine_with_a_temperature():
+    """A function of two tables, or the matrix: the same."""
+    data, y = make_circles(200, factor=0.4, noise=0.05, random_state=0)
+    kernel = partial(expressive_kernel, temperature=0.5)
+    called = SVC(kernel=kernel).fit(data[::2], y[::2])
+    given = SVC(kernel="precomputed").fit(kernel(data[::2]), y[::2])
+    assert_allclose(called.decision_function(data), given.decision_function(kernel(data, data[::2])))
+    assert called.score(data[1::2], y[1::2]) > 0.95
