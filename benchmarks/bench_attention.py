@@ -282,7 +282,8 @@ def main():
             "bytes it hands from step to step, whatever the length. Cache: bytes of the keys and values of the length, "
             "which attention with a cache would hold. "
             + " ".join(
-                f"With {width} dimensions the linear form is faster in both passes {f'from length {min(ns)}' if ns else 'nowhere'}."
+                f"With {width} dimensions the linear form is faster, in both passes, "
+                f"{f'from length {min(ns)}' if ns else 'nowhere'}."
                 for width, ns in faster.items()
             ),
             [

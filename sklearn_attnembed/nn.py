@@ -1,7 +1,8 @@
 """Expressive attention for PyTorch, with the interfaces of PyTorch's own attention. Needs the extra ``torch``."""
 
+from contextlib import nullcontext
 from functools import partial
-from math import sqrt
+from math import prod, sqrt
 from typing import NamedTuple
 
 try:
@@ -92,18 +93,25 @@ def expressive_attention(
         key, value = _repeat_heads(query, key, value)
     _check(query, key, value, attn_mask, is_causal)
     scale = 1 / sqrt(query.shape[-1]) if scale is None else scale
-    with torch.autocast(query.device.type, enabled=False):
-        if dropout_p > 0 or (attn_mask is not None and attn_mask.requires_grad):
+    with _no_autocast(query.device.type):
+        is_learned = attn_mask is not None and attn_mask.requires_grad and torch.is_grad_enabled()
+        if dropout_p > 0 or is_learned:
             return _at_once(query, key, value, attn_mask, is_causal, scale, dropout_p)[0]
         return _InBlocks.apply(query, key, value, attn_mask, is_causal, scale)[0]
 
 
 def _autocast(*tensors):
-    """Floating tensors as autocast would have them, where it is on."""
+    """Tensors as autocast would have them, where it is on."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
+def _no_autocast(device):
+    """A context without autocast, where there is such a thing."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _repeat_heads(query, key, value):
@@ -123,11 +131,7 @@ def _repeat_heads(query, key, value):
 
 def _check(query, key, value, attn_mask, is_causal):
     """Errors before any work."""
-    if query.is_nested or key.is_nested or value.is_nested:
-        raise ValueError(
-            "expressive attention takes no nested tensors: pad them. A torch.nn.TransformerEncoder makes none with "
-            "enable_nested_tensor=False."
-        )
+    _refuse_nested(query, key, value)
     names = zip(("query", "key", "value"), (query, key, value), strict=True)
     for name, tensor in names:
         if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.dtype != query.dtype:
@@ -140,6 +144,13 @@ def _check(query, key, value, attn_mask, is_causal):
             "query and key need the same last dimension, key and value the same length; got shapes "
             f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
         )
+    try:
+        scores = (*_batch(query, key, value), query.shape[-2], key.shape[-2])
+    except RuntimeError as error:
+        raise ValueError(
+            "the leading dimensions of query, key and value need to broadcast; got shapes "
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+        ) from error
     if attn_mask is None:
         return
     if is_causal:
@@ -147,6 +158,17 @@ def _check(query, key, value, attn_mask, is_causal):
     if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
         raise ValueError(
             f"attn_mask must be boolean (True: attend) or floating (added to log weights); got {attn_mask.dtype}."
+        )
+    sizes = zip(attn_mask.shape[::-1], scores[::-1], strict=False)
+    if attn_mask.dim() > len(scores) or any(size not in (1, whole) for size, whole in sizes):
+        raise ValueError(f"attn_mask must broadcast to the scores, {scores}; got shape {tuple(attn_mask.shape)}.")
+
+
+def _refuse_nested(*tensors):
+    if any(tensor.is_nested for tensor in tensors):
+        raise ValueError(
+            "expressive attention takes no nested tensors: pad them. A torch.nn.TransformerEncoder makes none with "
+            "enable_nested_tensor=False."
         )
 
 
@@ -165,6 +187,8 @@ def _factor(mask, dtype):
     if mask.dtype == torch.bool:
         return mask.to(dtype)
     mask = mask.to(dtype)
+    if mask.shape[-1] == 0:
+        return mask
     top = mask.amax(-1, keepdim=True).detach()
     return torch.exp(mask - torch.where(top.isfinite(), top, 0))
 
@@ -174,17 +198,22 @@ def _inverse(total):
     return torch.where(total > 0, total, 1).reciprocal() * (total > 0)
 
 
+def _divided(part, total):
+    """part / total, zero for rows that may attend to nothing. A product with 1 / total would overflow going back."""
+    return part / torch.where(total > 0, total, 1)
+
+
 def _at_once(query, key, value, mask, is_causal, scale, dropout_p=0.0):
     """Output and all weights, differentiable as often as asked for, with respect to the mask too."""
     q, k, v = _working(query, key, value)
     z = (scale * q) @ k.mT
-    weight = 1 / (1 + 1 / (z * z + _FLOOR))
+    square = (z * z).clamp(max=1 / _FLOOR)
+    weight = (square + _FLOOR) / (1 + square)
     if is_causal:
         weight = weight.tril()
     if mask is not None:
         weight = weight * _factor(mask, weight.dtype)
-    weight = weight * _inverse(weight.sum(-1, keepdim=True))
-    weight = F.dropout(weight, dropout_p)
+    weight = F.dropout(_divided(weight, weight.sum(-1, keepdim=True)), dropout_p)
     return (weight @ v).to(query.dtype), weight.to(query.dtype)
 
 
@@ -195,26 +224,18 @@ def _output(query, key, value, **settings):
 class _InBlocks(torch.autograd.Function):
     """Expressive attention that holds one block of scores at a time, and none for the backward pass."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(query, key, value, mask, is_causal, scale):
         batch = _batch(query, key, value)
         q, k, v, blocks = _plan(query, key, value, scale)
-        outputs, totals = [], []
-        for heads, spans in blocks:
-            rows_out, rows_total = [], []
-            for rows in spans:
-                seen = min(rows.stop, k.shape[1]) if is_causal else k.shape[1]
-                weight = _weigh(q[heads, rows] @ k[heads, :seen].mT)
-                weight = _masked(weight, mask, batch, heads, rows, is_causal)
-                total = weight.sum(-1, keepdim=True)
-                rows_out.append((weight @ v[heads, :seen]).mul_(_inverse(total)))
-                rows_total.append(total)
-            outputs.append(torch.cat(rows_out, 1))
-            totals.append(torch.cat(rows_total, 1))
-        output = torch.cat(outputs).reshape(*batch, q.shape[1], v.shape[2])
-        return output.to(query.dtype), torch.cat(totals)
+        output, totals = q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(*q.shape[:2], 1)
+        for heads, rows in blocks:
+            seen = min(rows.stop, k.shape[1]) if is_causal else k.shape[1]
+            weight = _masked(_weigh(q[heads, rows] @ k[heads, :seen].mT), mask, batch, heads, rows, is_causal)
+            total = weight.sum(-1, keepdim=True)
+            output[heads, rows] = (weight @ v[heads, :seen]).mul_(_inverse(total))
+            totals[heads, rows] = total
+        return output.reshape(*batch, *output.shape[1:]).to(query.dtype), totals.reshape(*batch, *totals.shape[1:])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -225,42 +246,43 @@ class _InBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope, _):
         query, key, value, mask, output, totals = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
-            back = torch.func.vjp(
-                partial(_output, mask=mask, is_causal=ctx.is_causal, scale=ctx.scale), query, key, value
-            )[1]
-            return *back(slope), None, None, None
+        if torch.is_grad_enabled():  # to be differentiated again, or inside of torch.func
+            again = partial(_output, mask=mask, is_causal=ctx.is_causal, scale=ctx.scale)
+            return *torch.func.vjp(again, query, key, value)[1](slope), None, None, None
         batch = _batch(query, key, value)
         q, k, v, blocks = _plan(query, key, value, ctx.scale)
-        slope, output = (_flat(tensor, batch) for tensor in _working(slope, output))
-        pull = (slope * output).sum(-1, keepdim=True)
-        inverse = _inverse(totals)
-        by_q, by_k, by_v = [], [], []
-        for heads, spans in blocks:
-            rows_q, sum_k, sum_v = [], torch.zeros_like(k[heads]), torch.zeros_like(v[heads])
-            for rows in spans:
-                seen = min(rows.stop, k.shape[1]) if ctx.is_causal else k.shape[1]
-                keys = k[heads, :seen]
-                z = q[heads, rows] @ keys.mT
-                weight = _weigh(z)
-                z.mul_(torch.square_(1 - weight)).mul_(2)  # its derivative
-                z = _masked(z, mask, batch, heads, rows, ctx.is_causal)
-                weight = _masked(weight, mask, batch, heads, rows, ctx.is_causal).mul_(inverse[heads, rows])
-                sum_v = sum_v + F.pad(weight.mT @ slope[heads, rows], (0, 0, 0, k.shape[1] - seen))
-                by_weight = torch.matmul(slope[heads, rows], v[heads, :seen].mT)
-                z.mul_(by_weight.sub_(pull[heads, rows]).mul_(inverse[heads, rows]))
-                rows_q.append(z @ keys)
-                sum_k = sum_k + F.pad(z.mT @ q[heads, rows], (0, 0, 0, k.shape[1] - seen))
-            by_q.append(torch.cat(rows_q, 1).mul_(ctx.scale))
-            by_k.append(sum_k)
-            by_v.append(sum_v)
-        slopes = (torch.cat(part) for part in (by_q, by_k, by_v))
-        return (
-            *(_folded(part, tensor, batch) for part, tensor in zip(slopes, (query, key, value), strict=True)),
-            None,
-            None,
-            None,
-        )
+        slope, output, totals = (_flat(tensor, batch) for tensor in _working(slope, output, totals))
+        pull, inverse = (slope * output).sum(-1, keepdim=True), _inverse(totals)
+        by_q, by_k, by_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for heads, rows in blocks:
+            seen = min(rows.stop, k.shape[1]) if ctx.is_causal else k.shape[1]
+            keys = k[heads, :seen]
+            z = q[heads, rows] @ keys.mT
+            weight = _weigh(z)
+            z.mul_(torch.square(1 - weight)).mul_(2)  # its derivative
+            weight = _masked(weight, mask, batch, heads, rows, ctx.is_causal).mul_(inverse[heads, rows])
+            by_v[heads, :seen].baddbmm_(weight.mT, slope[heads, rows])
+            torch.matmul(slope[heads, rows], v[heads, :seen].mT, out=weight)
+            z.mul_(weight.sub_(pull[heads, rows]).mul_(inverse[heads, rows]))
+            z = _masked(z, mask, batch, heads, rows, ctx.is_causal)
+            torch.matmul(z, keys, out=by_q[heads, rows])
+            by_k[heads, :seen].baddbmm_(z.mT, q[heads, rows])
+        slopes = zip((by_q.mul_(ctx.scale), by_k, by_v), (query, key, value), strict=True)
+        return *(_folded(part, tensor, batch) for part, tensor in slopes), None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims, query, key, value, mask, is_causal, scale):
+        """One leading dimension more, in front of the others."""
+        tensors = list(zip((query, key, value, mask), in_dims[:4], strict=True))
+        rank = max(t.dim() - (d is not None) for t, d in tensors if t is not None)
+
+        def leading(tensor, dim):
+            tensor = tensor[None] if dim is None else tensor.movedim(dim, 0)
+            return tensor.reshape(len(tensor), *[1] * (rank + 1 - tensor.dim()), *tensor.shape[1:])
+
+        query, key, value, mask = (None if t is None else leading(t, d) for t, d in tensors)
+        query = query.expand(info.batch_size, *query.shape[1:])
+        return _InBlocks.apply(query, key, value, mask, is_causal, scale), (0, 0)
 
 
 def _batch(*tensors):
@@ -270,24 +292,23 @@ def _batch(*tensors):
 
 def _flat(tensor, batch):
     """One leading dimension for all."""
-    return tensor.expand(*batch, *tensor.shape[-2:]).reshape(-1, *tensor.shape[-2:])
+    return tensor.expand(*batch, *tensor.shape[-2:]).reshape(prod(batch), *tensor.shape[-2:])
 
 
 def _folded(slope, tensor, batch):
     """The gradient of a tensor from that of what it was broadcast to."""
-    slope = slope.reshape(*batch, *slope.shape[-2:])
-    return slope.sum_to_size(tensor.shape).to(tensor.dtype)
+    return slope.reshape(*batch, *slope.shape[-2:]).sum_to_size(tensor.shape).to(tensor.dtype)
 
 
 def _plan(query, key, value, scale):
-    """Scaled queries, keys and values with one leading dimension, and blocks: slices of it with slices of queries."""
+    """Scaled queries, keys and values with one leading dimension, and blocks: slices of it and of the queries."""
     batch = _batch(query, key, value)
     q, k, v = (_flat(tensor, batch) for tensor in _working(query, key, value))
     most = _CPU_BLOCK if q.device.type == "cpu" else _DEVICE_BLOCK
-    n_rows = max(min(most // max(k.shape[1], 1), q.shape[1]), min(16, q.shape[1]), 1)
+    n_rows = max(min(most // max(k.shape[1], 1), q.shape[1]), 16)
     n_heads = max(most // max(n_rows * k.shape[1], 1), 1)
-    spans = [slice(i, min(i + n_rows, q.shape[1])) for i in range(0, max(q.shape[1], 1), n_rows)]
-    return q * scale, k, v, [(slice(i, i + n_heads), spans) for i in range(0, max(len(q), 1), n_heads)]
+    spans = [slice(i, min(i + n_rows, q.shape[1])) for i in range(0, q.shape[1], n_rows)]
+    return q * scale, k, v, [(slice(i, i + n_heads), rows) for i in range(0, len(q), n_heads) for rows in spans]
 
 
 def _masked(weight, mask, batch, heads, rows, is_causal):
@@ -296,12 +317,13 @@ def _masked(weight, mask, batch, heads, rows, is_causal):
         return weight.mul_(torch.ones(weight.shape[-2:], dtype=weight.dtype, device=weight.device).tril_(rows.start))
     if mask is None:
         return weight
-    if mask.dim() > 2 and mask.shape[:-2].numel() > 1:
+    mask = mask if mask.dim() > 1 else mask[None]
+    mask = mask if mask.shape[-2] == 1 else mask[..., rows, :]
+    if mask.shape[:-2].numel() == 1:
+        mask = mask.reshape(mask.shape[-2:])
+    else:
         here = torch.arange(heads.start, heads.start + len(weight))
         mask = mask.expand(*batch, *mask.shape[-2:])[torch.unravel_index(here, batch)]
-    else:
-        mask = mask.reshape(mask.shape[-2:] if mask.dim() > 1 else (1, -1))
-    mask = mask if mask.shape[-2] == 1 else mask[..., rows, :]
     return weight.mul_(_factor(mask, weight.dtype))
 
 
@@ -330,8 +352,9 @@ def expressive_score(score, batch, head, q_idx, kv_idx):
     >>> expressive_score(torch.tensor([1.0, -1.0, 3.0]), 0, 0, 0, 0).exp()
     tensor([0.5000, 0.5000, 0.9000])
     """
-    square = score * score
-    return torch.log(square + _FLOOR) - torch.log1p(square)
+    square = score.float() if score.dtype in (torch.float16, torch.bfloat16) else score
+    square = (square * square).clamp(max=1 / _FLOOR)
+    return (torch.log(square + _FLOOR) - torch.log1p(square)).to(score.dtype)
 
 
 def expressive_flex_attention(query, key, value, score_mod=None, block_mask=None, scale=None, enable_gqa=False):
@@ -402,8 +425,8 @@ class SquaredState(NamedTuple):
 def squared_attention(query, key, value, is_causal=False, state=None):
     """Attention by squared dot products, exact, in linear time: expressive attention where scores are small.
 
-    The weight ``(q . k)^2`` is an inner product of ``E (E + 1) / 2`` features, so the sums over the keys are taken once:
-    O((L + S) E^2 Ev) in place of O(L S (E + Ev)). A scale would cancel.
+    The weight ``(q . k)^2`` is an inner product of ``E (E + 1) / 2`` features, so the sums over the keys are taken
+    once: O((L + S) E^2 Ev) in place of O(L S (E + Ev)). A scale would cancel.
 
     Parameters
     ----------
@@ -471,13 +494,13 @@ def squared_attention(query, key, value, is_causal=False, state=None):
     if not is_causal:
         outputs = [_recall(q[..., i : i + _CHUNK, :], state, *state[1:]) for i in range(0, q.shape[-2], _CHUNK)]
     sums = torch.cat(outputs, -2) if outputs else v[..., :0, :]
-    return (sums[..., :-1] / sums[..., -1:]).to(query.dtype), state
+    return _divided(sums[..., :-1], sums[..., -1:]).to(query.dtype), state
 
 
 def _squared_features(x):
     """Products x_a x_b, those with a < b times sqrt(2): their inner product is (x . y)^2."""
     a, b = torch.triu_indices(x.shape[-1], x.shape[-1], device=x.device)
-    return x[..., a] * x[..., b] * torch.where(a == b, 1.0, sqrt(2)).to(x.dtype)
+    return x[..., a] * x[..., b] * torch.where(a == b, 1.0, 2.0).to(x.dtype).sqrt()
 
 
 def _remember(state, k, v):
@@ -493,7 +516,7 @@ def _remember(state, k, v):
 def _recall(q, state, values, size):
     """Weighted sums of values and ones; every key counts a little more than what rounding leaves of no score."""
     floor = 32 * torch.finfo(q.dtype).eps * q.square().sum(-1, keepdim=True) * size
-    floor = floor / values[..., -1:] + _FLOOR
+    floor = floor / values[..., -1:].clamp(min=1) + _FLOOR
     return _squared_features(q) @ state.moments + floor * values
 
 
@@ -551,8 +574,23 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
     torch.Size([2, 5, 16])
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        embed_dim,
+        num_heads,
+        dropout=0.0,
+        bias=True,
+        add_bias_kv=False,
+        add_zero_attn=False,
+        kdim=None,
+        vdim=None,
+        batch_first=False,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__(
+            embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
+        )
         # TransformerEncoderLayer has a fast path past self_attn.forward, to softmax attention, unless this is False.
         self._qkv_same_embed_dim = False
 
@@ -599,6 +637,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         """
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True says that attn_mask is causal, but attn_mask is None. Pass the mask too.")
+        _refuse_nested(query, key, value)
         is_batched = query.dim() == 3
         if query.dim() not in (2, 3) or key.dim() != query.dim() or value.dim() != query.dim():
             raise ValueError(
@@ -613,7 +652,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         q, k, v = (self._heads(x) for x in self._project(query, key, value))
         mask = self._mask(attn_mask, key_padding_mask, q, key.shape[1])
         if need_weights:
-            with torch.autocast(q.device.type, enabled=False):
+            with _no_autocast(q.device.type):
                 output, weights = _at_once(q, k, v, mask, False, self.head_dim**-0.5, self.dropout * self.training)
         else:
             causal = (
@@ -693,8 +732,9 @@ def _both(a, b):
 class SquaredRecurrentAttention(nn.Module):
     """Causal multi-head attention by squared dot products, a recurrent module with constant memory a step.
 
-    Weights are ``(q . k)^2``. The form in which expressive attention can be run without looking back: a state of fixed size holds all that came
-    before. Training goes over whole sequences, in linear time; generation step by step, with the same numbers.
+    Weights are ``(q . k)^2``. The form in which expressive attention can be run without looking back: a state of fixed
+    size holds all that came before. Training goes over whole sequences, in linear time; generation step by step, with
+    the same numbers.
 
     Parameters
     ----------

@@ -226,7 +226,7 @@ def test_linear_way_is_taken_where_it_is_cheaper():
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_clusters_are_exact_for_squared(n_clusters, temperature):
     settings = {"kernel": "squared", "temperature": temperature}
-    keys = K + [3, 0, -1, 0]
+    keys = K + np.array([3, 0, -1, 0])
     ours = attention(
         Q, keys, V, method="gaussian", n_clusters=n_clusters, random_state=0, return_log_normalizer=True, **settings
     )
@@ -416,7 +416,7 @@ def test_attention_explains_bad_input(Q, K, V, match):
         ({"mask": MASK[0]}, r"got bool of shape \(700,\)"),
         ({"mask": sp.csr_array(MASK.astype(float))}, "got float64 of shape"),
     ],
-    ids=str,
+    ids=lambda part: "-".join(part) if isinstance(part, dict) else "",
 )
 def test_attention_explains_bad_settings(settings, match):
     with pytest.raises(ValueError, match=match):

@@ -52,12 +52,10 @@ def test_periods_are_those_of_linear_recurrences():
     assert_array_equal(x[:, 3:], x[:, :-3])
 
 
-@pytest.mark.parametrize(
-    "params",
-    [{"n_sequences": 0}, {"base": 1}, {"delay": 0}, {"length": 0}, {"length": 2.5}, {"random_state": "a"}],
-    ids=str,
-)
-def test_bad_parameters(params):
-    (name,) = params
+BAD = {"n_sequences": 0, "base": 1, "delay": 0, "length": 0, "random_state": "a"}
+
+
+@pytest.mark.parametrize(("name", "value"), [*BAD.items(), ("length", 2.5)])
+def test_bad_parameters(name, value):
     with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of make_modular_sequences must be"):
-        make_modular_sequences(**params)
+        make_modular_sequences(**{name: value})
