@@ -97,21 +97,26 @@ def expressive_attention(
         is_learned = attn_mask is not None and attn_mask.requires_grad and torch.is_grad_enabled()
         if dropout_p > 0 or is_learned:
             return _at_once(query, key, value, attn_mask, is_causal, scale, dropout_p)[0]
-        return _InBlocks.apply(query, key, value, attn_mask, is_causal, scale)[0]
+        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+        return _InBlocks.apply(query, key, value, attn_mask, is_causal, scale, keep)[0]
 
 
 def _autocast(*tensors):
     """Tensors as autocast would have them, where it is on."""
     device = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if not _is_autocast(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
 
 
+def _is_autocast(device):
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _no_autocast(device):
-    """A context without autocast, where there is such a thing."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    """A context without autocast."""
+    return torch.autocast(device, enabled=False) if _is_autocast(device) else nullcontext()
 
 
 def _repeat_heads(query, key, value):
@@ -179,7 +184,8 @@ def _working(*tensors):
 
 def _weigh(scores):
     """Weights of scores: one temporary, no overflow."""
-    return (scores * scores).add_(_FLOOR).reciprocal_().add_(1).reciprocal_()
+    floor = torch.full((), _FLOOR, dtype=scores.dtype, device=scores.device)
+    return torch.addcmul(floor, scores, scores).reciprocal_().add_(1).reciprocal_()
 
 
 def _factor(mask, dtype):
@@ -222,56 +228,60 @@ def _output(query, key, value, **settings):
 
 
 class _InBlocks(torch.autograd.Function):
-    """Expressive attention that holds one block of scores at a time, and none for the backward pass."""
+    """Expressive attention, one block of scores at a time; for the backward pass they are kept if it is the only one."""
 
     @staticmethod
-    def forward(query, key, value, mask, is_causal, scale):
+    def forward(query, key, value, mask, is_causal, scale, keep):
         batch = _batch(query, key, value)
         q, k, v, blocks = _plan(query, key, value, scale)
         output, totals = q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(*q.shape[:2], 1)
         for heads, rows in blocks:
             seen = min(rows.stop, k.shape[1]) if is_causal else k.shape[1]
-            weight = _masked(_weigh(q[heads, rows] @ k[heads, :seen].mT), mask, batch, heads, rows, is_causal)
+            scores = q[heads, rows] @ k[heads, :seen].mT
+            weight = _masked(_weigh(scores), mask, batch, heads, rows, is_causal)
             total = weight.sum(-1, keepdim=True)
             output[heads, rows] = (weight @ v[heads, :seen]).mul_(_inverse(total))
             totals[heads, rows] = total
-        return output.reshape(*batch, *output.shape[1:]).to(query.dtype), totals.reshape(*batch, *totals.shape[1:])
+        kept = scores if keep and len(blocks) == 1 else q.new_empty(len(q), 0, 0)
+        parts = output.to(query.dtype), totals, kept
+        return tuple(part.reshape(*batch, *part.shape[1:]) for part in parts)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        query, key, value, mask, ctx.is_causal, ctx.scale = inputs
-        ctx.mark_non_differentiable(output[1])
+        query, key, value, mask, ctx.is_causal, ctx.scale, _ = inputs
+        ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(query, key, value, mask, *output)
 
     @staticmethod
-    def backward(ctx, slope, _):
-        query, key, value, mask, output, totals = ctx.saved_tensors
+    def backward(ctx, slope, *_):
+        query, key, value, mask, *results = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again, or inside of torch.func
             again = partial(_output, mask=mask, is_causal=ctx.is_causal, scale=ctx.scale)
-            return *torch.func.vjp(again, query, key, value)[1](slope), None, None, None
+            return *torch.func.vjp(again, query, key, value)[1](slope), None, None, None, None
         batch = _batch(query, key, value)
         q, k, v, blocks = _plan(query, key, value, ctx.scale)
-        slope, output, totals = (_flat(tensor, batch) for tensor in _working(slope, output, totals))
-        pull, inverse = (slope * output).sum(-1, keepdim=True), _inverse(totals)
+        slope, output, totals, kept = (_flat(tensor, batch) for tensor in _working(slope, *results))
+        slope = slope * _inverse(totals)  # of weights that are not yet divided
+        pull = (slope * output).sum(-1, keepdim=True).neg_()
         by_q, by_k, by_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for heads, rows in blocks:
             seen = min(rows.stop, k.shape[1]) if ctx.is_causal else k.shape[1]
             keys = k[heads, :seen]
-            z = q[heads, rows] @ keys.mT
-            weight = _weigh(z)
-            z.mul_(torch.square(1 - weight)).mul_(2)  # its derivative
-            weight = _masked(weight, mask, batch, heads, rows, ctx.is_causal).mul_(inverse[heads, rows])
+            scores = kept if kept.numel() else q[heads, rows] @ keys.mT
+            weight = _weigh(scores)
+            rest = 1 - weight
+            weight = _masked(weight, mask, batch, heads, rows, ctx.is_causal)
             by_v[heads, :seen].baddbmm_(weight.mT, slope[heads, rows])
-            torch.matmul(slope[heads, rows], v[heads, :seen].mT, out=weight)
-            z.mul_(weight.sub_(pull[heads, rows]).mul_(inverse[heads, rows]))
-            z = _masked(z, mask, batch, heads, rows, ctx.is_causal)
+            z = torch.mul(scores, rest, out=weight).mul_(rest)  # half the derivative of the weight
+            torch.baddbmm(pull[heads, rows], slope[heads, rows], v[heads, :seen].mT, out=rest)
+            z = _masked(z.mul_(rest), mask, batch, heads, rows, ctx.is_causal)
             torch.matmul(z, keys, out=by_q[heads, rows])
             by_k[heads, :seen].baddbmm_(z.mT, q[heads, rows])
-        slopes = zip((by_q.mul_(ctx.scale), by_k, by_v), (query, key, value), strict=True)
-        return *(_folded(part, tensor, batch) for part, tensor in slopes), None, None, None
+        slopes = zip((by_q.mul_(2 * ctx.scale), by_k.mul_(2), by_v), (query, key, value), strict=True)
+        return *(_folded(part, tensor, batch) for part, tensor in slopes), None, None, None, None
 
     @staticmethod
-    def vmap(info, in_dims, query, key, value, mask, is_causal, scale):
+    def vmap(info, in_dims, query, key, value, mask, is_causal, scale, keep):
         """One leading dimension more, in front of the others."""
         tensors = list(zip((query, key, value, mask), in_dims[:4], strict=True))
         rank = max(t.dim() - (d is not None) for t, d in tensors if t is not None)
@@ -282,12 +292,13 @@ class _InBlocks(torch.autograd.Function):
 
         query, key, value, mask = (None if t is None else leading(t, d) for t, d in tensors)
         query = query.expand(info.batch_size, *query.shape[1:])
-        return _InBlocks.apply(query, key, value, mask, is_causal, scale), (0, 0)
+        return _InBlocks.apply(query, key, value, mask, is_causal, scale, keep), (0, 0, 0)
 
 
 def _batch(*tensors):
     """The leading dimensions, broadcast."""
-    return torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in tensors))
+    shapes = {tensor.shape[:-2] for tensor in tensors}
+    return shapes.pop() if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
 
 
 def _flat(tensor, batch):
@@ -314,7 +325,7 @@ def _plan(query, key, value, scale):
 def _masked(weight, mask, batch, heads, rows, is_causal):
     """Weights of a block, zero where the mask forbids and changed where it says so."""
     if is_causal:
-        return weight.mul_(torch.ones(weight.shape[-2:], dtype=weight.dtype, device=weight.device).tril_(rows.start))
+        return weight.tril_(rows.start)
     if mask is None:
         return weight
     mask = mask if mask.dim() > 1 else mask[None]
