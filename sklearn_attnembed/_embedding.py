@@ -95,8 +95,9 @@ class AttentionEmbedding(
         vectors of related samples are parallel *or antiparallel*, those of unrelated ones orthogonal. A vector and its
         negative mean the same, so a classifier wants ``ExpressiveKernel(method="exact")`` in between; a temperature
         near 1 is the place to start. The optimum has to be searched: four fifths of `max_iter` are always run, and
-        more find it where relations are few. Needs explicit affinities, and the default `walk_length`, `null_model`,
-        `normalizer` and `solver`.
+        more find it where relations are few. `embedding_` and `key_embedding_` agree, up to signs, at such temperatures
+        and where dimensions are few; at sharp ones a row has many optima of its own. Needs explicit affinities, and the
+        default `walk_length`, `null_model`, `normalizer` and `solver`.
 
     temperature : float, default=0.2
         Of the attention. Low temperatures resolve finer structure and need ``"neighbors"`` for an accurate
@@ -551,7 +552,10 @@ class AttentionEmbedding(
             raise ValueError("X has no row with any affinity to the fitted samples, so there is nothing to score.")
         embedding = self._respond(self._model, P, isolated)[rows]
         step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
-        weight = None if self.key_weight in ("uniform", 0) else self.key_weight_[self._active_keys]
+        weight, log_weight = None, 0.0
+        if self.key_weight not in ("uniform", 0):
+            weight = self.key_weight_[self._active_keys]
+            log_weight = (P @ np.log(np.where(self.key_weight_ > 0, self.key_weight_, 1)))[rows]
         settings = {"temperature": self.temperature, "key_weight": weight, "n_jobs": self.n_jobs}
         if self.kernel == "softmax":
             fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows]) / self.temperature
@@ -559,7 +563,7 @@ class AttentionEmbedding(
             pull = expressive.pull(sp.csr_array(P)[rows], embedding, self.key_embedding_, 1 / self.temperature)
             fit, settings["kernel"] = -pull.loss, expressive.weight
         log_z = log_normalizer_exact(embedding[::step], keys, **settings)
-        return float(np.mean(fit[::step] - log_z))
+        return float(np.mean((fit + log_weight)[::step] - log_z))
 
     def perplexity(self, X):
         """``exp(-score(X))``: among how many keys, in effect, the attention of the true ones is lost.
@@ -599,7 +603,8 @@ class AttentionEmbedding(
         2.048
         """
         rows = n_samples + (n_features if self.affinity == "bipartite" else 0)
-        return (4 + (self.walk_length > 1)) * rows * self.n_components * np.dtype(dtype).itemsize
+        n_copies = 4 + (self.walk_length > 1) if self.kernel == "softmax" else expressive.N_COPIES
+        return n_copies * rows * self.n_components * np.dtype(dtype).itemsize
 
     # affinities --------------------------------------------------------------------------------------
     def _training_affinities(self, X):
@@ -632,6 +637,7 @@ class AttentionEmbedding(
 
     def _query_affinities(self, X):
         """Validate `X` and turn it into row-stochastic affinities to the fitted keys."""
+        self._check_kernel(X)
         if isinstance(X, LinearOperator) and self.affinity == "precomputed":
             if X.shape[1] != self.n_features_in_:
                 raise ValueError(
@@ -688,13 +694,18 @@ class AttentionEmbedding(
         """What the expressive kernel cannot be had with."""
         if self.kernel == "softmax":
             return
-        needed = {"walk_length": 1, "null_model": "uniform", "normalizer": "gaussian", "solver": "accelerated"}
-        for name, value in needed.items():
+        needed = {
+            "walk_length": [1],
+            "null_model": ["uniform", 0],
+            "normalizer": ["gaussian"],
+            "solver": ["accelerated"],
+        }
+        for name, values in needed.items():
             given = getattr(self, name)
-            if not isinstance(given, type(value)) or given != value:
+            if np.ndim(given) > 0 or given not in values:
                 raise ValueError(
-                    f"kernel='expressive' needs {name}={value!r}, but it is {given!r}: scores enter one by one, and "
-                    "their sign is free. Set it back, or use kernel='softmax'."
+                    f"kernel='expressive' needs {name}={values[0]!r}, but it is {given!r}: scores enter one by one, "
+                    "and their sign is free. Set it back, or use kernel='softmax'."
                 )
         if isinstance(X, LinearOperator):
             raise ValueError(

@@ -155,7 +155,6 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
         ValueError
             If `X` is not a matrix of finite numbers, or `kernel` has no features of this `method`.
         """
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32])
         if self.kernel == "softmax" and self.method != "landmarks":
             raise ValueError(
                 f"method={self.method!r} gives features of the squared score, but kernel='softmax'. Use "
@@ -165,6 +164,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
             raise ValueError(
                 f"landmarks were given, but method={self.method!r} has none. Use method='landmarks', or leave them out."
             )
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32])
         if self.method == "landmarks":
             self.landmarks_ = self._find_landmarks(X)
         elif self.method == "exact":
@@ -223,7 +223,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
             return self.sketch_.transform(X).astype(X.dtype, copy=False)
         scores = safe_sparse_dot(X.astype(np.float64), self.landmarks_.T.astype(np.float64), dense_output=True)
         log_f = KERNELS[self.kernel].log_value(scores / self.temperature)
-        largest = np.log(np.finfo(X.dtype).max)
+        largest = np.log(float(np.finfo(X.dtype).max))
         features = attention_rows(log_f) if self.normalize else np.exp(np.minimum(log_f, largest))
         return features.astype(X.dtype, copy=False)
 
@@ -234,7 +234,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
         return self.sketch_.n_components if self.method == "sketch" else len(self.landmarks_)
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "n_features_in_")
+        return any(hasattr(self, name) for name in ("landmarks_", "_scale", "sketch_"))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -271,19 +271,19 @@ def expressive_kernel(X, Y=None, temperature=1.0):
 
     Notes
     -----
-    The matrix is symmetric but **not positive definite**: it has negative eigenvalues, the fewer the smaller all `z`
-    are, for there it comes close to ``z^2``, which has none. What follows:
+    The matrix is symmetric but **not positive definite**: it has negative eigenvalues, a large share of the spectrum
+    but where all `z` are small, for there it comes close to ``z^2``, which has none. What follows:
 
     - A support vector machine has no unique optimum. libsvm ends at a stationary point, which classifies well or not,
       but another start or order of samples may end at another one, and its margin has no meaning.
     - Kernel ridge regression needs an `alpha` well above minus the smallest eigenvalue. Below that its system is
-      indefinite, and near an eigenvalue predictions explode without an error.
+      indefinite, and near an eigenvalue predictions explode, without an error and at most with a warning.
     - Whatever takes a Cholesky factor or a square root, as Gaussian processes and kernel PCA do, fails or drops
       directions.
 
     Where that is not wanted: ``polynomial_kernel(X, Y, degree=2, coef0=0)`` of scikit-learn is ``z^2`` up to a factor,
     and :class:`ExpressiveKernel` makes features, which any model can take. KernelRidge calls a function for one pair
-    of rows at a time: ``kernel="precomputed"`` is much faster.
+    of dense rows at a time: ``kernel="precomputed"`` is much faster, and takes sparse ones.
 
     References
     ----------

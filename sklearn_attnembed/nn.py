@@ -228,7 +228,7 @@ def _output(query, key, value, **settings):
 
 
 class _InBlocks(torch.autograd.Function):
-    """Expressive attention, one block of scores at a time; for the backward pass they are kept if it is the only one."""
+    """Expressive attention, a block of scores at a time; the only one is kept for the backward pass, others are not."""
 
     @staticmethod
     def forward(query, key, value, mask, is_causal, scale, keep):

@@ -24,6 +24,10 @@ from .statistics import KeyStatistics, largest_variance, pool
 _FIRST, _FOUND, LAST_BACKGROUND = 1.0, 0.2, 0.01
 # Share of the iterations that it fades for, and share of these until the optimum is found.
 _FADE, _SEARCH = 0.8, 0.85
+# Starts that are searched from.
+_STARTS = 3
+# Embeddings' worth of memory: two for each start, and one to write.
+N_COPIES = 2 * _STARTS + 1
 # Damping, of what would be safe, while the optimum is searched: with more, nothing is found in this time.
 _BOLD = 0.25
 # Elements of gathered vectors: 4 MB in float64.
@@ -108,6 +112,48 @@ def advance(at: Array, last: Array, age: Array, proposal: Array) -> tuple[Array,
     return new, age, np.einsum("ij,ij->i", moved, moved)
 
 
+class Candidate:
+    """Vectors on their way from one start, with the statistics of their keys."""
+
+    def __init__(self, problem: Problem, Y: Array, run: Runner):
+        self.problem, self.run = problem, run
+        self.at, self.last, self.age, self.loss = Y, Y.copy(), np.zeros(len(Y)), np.inf
+        self.cluster: Callable[[slice, Array], Keys] = partial(block_keys, problem)
+        self.keys = all_keys(problem, Y, self.cluster, run)
+
+    def look(self, strategy: Strategy, iteration: int) -> Look:
+        """Find clusters."""
+        look = look_up(self.problem, self.at, strategy, None, iteration, self.run)
+        self.cluster = partial(block_keys, self.problem, labels=look.labels, n_clusters=strategy.n_clusters)
+        self.keys = all_keys(self.problem, self.at, self.cluster, self.run)
+        return look
+
+    def sweep(self, following: Array, background: float, damping: float) -> float:
+        """One step of all rows; their mean loss before it is kept, the root mean square displacement returned."""
+        problem, loss, moved = self.problem, 0.0, 0.0
+        for group, key_group in enumerate(problem.key_group):  # one after the other: rows and columns would alternate
+            others = crowd(self.keys[key_group].statistics, problem.beta, background, self.at.dtype)
+
+            def one(block: int) -> tuple[float, float]:
+                rows = problem.affinity.bounds[block]
+                X, active = self.at[rows], problem.active[rows]
+                attraction = pull(problem.affinity.pieces[block], X, self.at, problem.beta, background)
+                losses, proposal = propose(X, attraction, others, damping)  # noqa: B023, run right away
+                proposal[~active] = 0
+                following[rows], self.age[rows], moves = advance(X, self.last[rows], self.age[rows], proposal)
+                self.last[rows] = proposal
+                return float(losses[active].sum()), float(moves.sum())
+
+            for block_loss, block_moved in self.run(one, np.flatnonzero(np.equal(problem.group, group))):
+                loss += block_loss
+                moved += block_moved
+            self.at[problem.group_rows(group)] = following[problem.group_rows(group)]
+            self.keys = all_keys(problem, self.at, self.cluster, self.run)
+        n_active = max(np.count_nonzero(problem.active), 1)
+        self.loss = loss / n_active
+        return float(np.sqrt(moved / n_active))
+
+
 def solve(
     problem: Problem,
     Y: Array,
@@ -120,55 +166,54 @@ def solve(
     begin: Callable[[], None],
     report: Callable[[int, float, float, Callable[[], Solution]], bool],
 ) -> Solution:
-    """Minimise the surrogate loss from unit rows `Y`, which are overwritten; called as `solver.solve` is."""
-    following, last, age = np.empty_like(Y), Y.copy(), np.zeros(len(Y))
-    fading = [] if warm else schedule(int(_FADE * max_iter))
-    n_active = max(np.count_nonzero(problem.active), 1)
+    """Minimise the surrogate loss from unit rows `Y`, which are overwritten; called as `solver.solve` is.
+
+    Several candidates go on side by side until the optimum is found, and the one of the lowest loss is followed.
+    """
+    fading = schedule(int(_FADE * max_iter))
+    n_search = sum(damping < 1 for _, damping in fading)
+    if warm:
+        fading, n_search = fading[n_search:], 0
+    candidates = [Candidate(problem, Y, run)]
+    if n_search:
+        starts = _further_starts(problem, Y, strategy.seed)
+        candidates += [Candidate(problem, start, run) for start in starts]
+    following, best = np.empty_like(Y), candidates[0]
     look: Look | None = None
-    cluster = partial(block_keys, problem)
-    keys = all_keys(problem, Y, cluster, run)
     losses: list[float] = []
     displacement, converged = np.inf, False
 
     def so_far() -> Solution:
-        return Solution(last.copy(), keys, look, losses, displacement, False)
+        return Solution(best.last.copy(), best.keys, look, losses, displacement, False)
 
     for iteration in range(max_iter):
         begin()
+        if iteration == len(fading):
+            candidates = [best]
         if iteration == len(fading) and not strategy.is_plain:
-            look = look_up(problem, Y, strategy, None, iteration, run)
-            cluster = partial(block_keys, problem, labels=look.labels, n_clusters=strategy.n_clusters)
-            keys = all_keys(problem, Y, cluster, run)
+            look = best.look(strategy, iteration)
         background, damping = fading[iteration] if iteration < len(fading) else (LAST_BACKGROUND, 1.0)
-        loss = moved = 0.0
-        for group, key_group in enumerate(problem.key_group):  # one after the other: rows and columns would alternate
-            others = crowd(keys[key_group].statistics, problem.beta, background, Y.dtype)
-            blocks = np.flatnonzero(np.equal(problem.group, group))
-
-            def one(block: int) -> tuple[float, float]:
-                rows = problem.affinity.bounds[block]
-                X, active = Y[rows], problem.active[rows]
-                attraction = pull(problem.affinity.pieces[block], X, Y, problem.beta, background)  # noqa: B023
-                losses, proposal = propose(X, attraction, others, damping)  # noqa: B023
-                proposal[~active] = 0
-                following[rows], age[rows], moves = advance(X, last[rows], age[rows], proposal)
-                last[rows] = proposal
-                return float(losses[active].sum()), float(moves.sum())
-
-            parts = list(run(one, blocks))
-            loss += sum(part[0] for part in parts)
-            moved += sum(part[1] for part in parts)
-            Y[problem.group_rows(group)] = following[problem.group_rows(group)]
-            keys = all_keys(problem, Y, cluster, run)
-        losses.append(loss / n_active)
-        displacement = float(np.sqrt(moved / n_active))
+        moves = [candidate.sweep(following, background, damping) for candidate in candidates]
+        best = min(candidates, key=lambda candidate: candidate.loss)
+        displacement = moves[candidates.index(best)]
+        losses.append(best.loss)
         if report(iteration, losses[-1], displacement, so_far):
             break
-        settled = has_settled(losses[len(fading) :], tol, _uniform_loss(keys))
+        settled = has_settled(losses[len(fading) :], tol, _uniform_loss(best.keys))
         converged = iteration >= len(fading) and (displacement < tol or settled)
         if converged:
             break
-    return Solution(last, all_keys(problem, last, cluster, run), look, losses, displacement, converged)
+    keys = all_keys(problem, best.last, best.cluster, run)
+    return Solution(best.last, keys, look, losses, displacement, converged)
+
+
+def _further_starts(problem: Problem, Y: Array, seed: int) -> list[Array]:
+    """Other random vectors."""
+    generator = np.random.default_rng(seed)
+    shape = (_STARTS - 1, *Y.shape)
+    return [
+        unit_rows(Z * problem.active[:, None]) for Z in generator.standard_normal(shape, np.float32).astype(Y.dtype)
+    ]
 
 
 def _uniform_loss(keys: list[Keys]) -> float:
@@ -209,4 +254,6 @@ def _first_guess(piece: Any, Y: Array) -> Array:
     sides = piece.copy()
     scores = pair_scores(piece, nearest, Y)[1]
     sides.data = piece.data * np.where(scores < 0, -1, 1)
-    return unit_rows(sides @ Y)
+    guess = unit_rows(sides @ Y)
+    guess[~guess.any(axis=1), 0] = 1  # rows that lead to keys of zero only
+    return guess
