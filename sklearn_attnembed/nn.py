@@ -40,8 +40,8 @@ def expressive_attention(
     """Expressive attention with the signature of :func:`torch.nn.functional.scaled_dot_product_attention`.
 
     ``sum_j a_ij v_j`` with ``a_ij = w_ij / sum_j w_ij``, ``w = z^2 / (1 + z^2)``, ``z = scale q . k`` [1]_. Scores live
-    block by block, in the backward pass too, so that memory is linear in the lengths. Half precision is computed in
-    float32, under autocast as well.
+    block by block, in the backward pass too: memory is linear in the lengths, but for a block of at most 4 MB. Half
+    precision is computed in float32, under autocast as well.
 
     Parameters
     ----------

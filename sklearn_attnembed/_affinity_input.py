@@ -1,0 +1,127 @@
+"""What is given to AttentionEmbedding, validated and turned into affinities."""
+
+import warnings
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from ._core import operators
+from .affinity import local_scale, neighbor_affinity
+
+FORMATS = ["csr", "csc", "coo"]
+PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
+NEIGHBORS = ("nearest_neighbors", "precomputed_nearest_neighbors")
+
+
+class AffinityInput:
+    """The part of AttentionEmbedding that knows what `affinity` and `kernel` ask of X."""
+
+    def _training_affinities(self, X):
+        """Validate `X` and turn it into affinities, not yet divided by row sums, and the embedding's dtype."""
+        if self.affinity == "precomputed" and isinstance(X, LinearOperator):
+            self.n_features_in_ = X.shape[1]
+            A, dtype = X, np.float32 if X.dtype == np.float32 else np.float64
+        else:
+            X = validate_data(self, X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            A, dtype = X, X.dtype
+        if self.affinity in PAIRWISE and A.shape[0] != A.shape[1]:
+            raise ValueError(
+                f"affinity={self.affinity!r} needs a square matrix of samples by samples, but X has shape {A.shape}. "
+                "For points use affinity='nearest_neighbors', for counts affinity='bipartite'."
+            )
+        if self.affinity == "nearest_neighbors":
+            self._neighbors = NearestNeighbors(metric=self.metric, n_jobs=self.n_jobs).fit(X)
+        elif callable(self.affinity):
+            self._points = X
+        if self.affinity in NEIGHBORS:
+            self._weighting, self._key_scale = self.weighting, None
+            self._n_neighbors = min(self.n_neighbors, A.shape[0] - 1)
+            if self._n_neighbors < self.n_neighbors:
+                warnings.warn(
+                    f"n_neighbors={self.n_neighbors} is more than n_samples - 1 = {self._n_neighbors}, which is "
+                    "taken instead.",
+                    stacklevel=5,
+                )
+        return self._affinities(A), dtype
+
+    def _query_affinities(self, X):
+        """Validate `X` and turn it into row-stochastic affinities to the fitted keys."""
+        self._check_kernel(X)
+        if isinstance(X, LinearOperator) and self.affinity == "precomputed":
+            if X.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"X has {X.shape[1]} columns, but AttentionEmbedding is expecting {self.n_features_in_}: one for "
+                    "each sample seen in fit."
+                )
+        else:
+            X = validate_data(self, X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], reset=False)
+        return operators.row_stochastic(self._affinities(X), self.key_embedding_.dtype)
+
+    def _affinities(self, X):
+        """Affinities of the rows of validated `X` to the keys."""
+        if isinstance(X, LinearOperator):
+            total = np.asarray(X @ np.ones(X.shape[1]))
+            if not np.all(total >= 0) or not np.all(np.isfinite(total)):
+                raise ValueError(
+                    "An operator given as precomputed affinities needs finite row sums >= 0, but the product with ones "
+                    f"ranges from {total.min():.4g} to {total.max():.4g}. Pass non-negative weights."
+                )
+            return X
+        if self.affinity == "nearest_neighbors":
+            distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
+            pointers = np.arange(len(indices) + 1) * indices.shape[1]
+            shape = (len(indices), self._neighbors.n_samples_fit_)
+            return self._weigh(sp.csr_array((distances.ravel(), indices.ravel(), pointers), shape))
+        if callable(self.affinity):
+            A = check_array(self.affinity(X, self._points), accept_sparse=FORMATS, dtype=[np.float64, np.float32])
+            expected = (X.shape[0], self._points.shape[0])
+            if A.shape != expected:
+                raise ValueError(f"affinity(X, Y) must return shape {expected}, one row for each of X; got {A.shape}.")
+            X = A
+        lowest = X.min() if X.shape[0] else 0
+        if lowest < 0:
+            raise ValueError(
+                f"Negative values in data passed to {type(self).__name__} with affinity={self.affinity!r}: the "
+                f"smallest is {lowest:.4g}, but it takes weights >= 0 only. Clip them, or use "
+                "affinity='nearest_neighbors' for features."
+            )
+        if self.affinity != "precomputed_nearest_neighbors":
+            return X
+        if not sp.issparse(X):  # every distance explicit, zeros too
+            X = sp.csr_array(
+                (X.ravel(), np.tile(np.arange(X.shape[1]), len(X)), np.arange(len(X) + 1) * X.shape[1]), X.shape
+            )
+        return self._weigh(X)
+
+    def _weigh(self, distances):
+        """Weights of nearest neighbours; in fit, where these are each other's, their local scales are learned."""
+        if self._weighting == "self_tuning" and self._key_scale is None:
+            self._key_scale = local_scale(distances)
+        return neighbor_affinity(distances, self._n_neighbors, weighting=self._weighting, key_scale=self._key_scale)
+
+    def _check_kernel(self, X):
+        """What the expressive kernel cannot be had with."""
+        if self.kernel == "softmax":
+            return
+        needed = {
+            "walk_length": [1],
+            "null_model": ["uniform", 0],
+            "normalizer": ["gaussian"],
+            "solver": ["accelerated"],
+        }
+        for name, values in needed.items():
+            given = getattr(self, name)
+            if np.ndim(given) > 0 or given not in values:
+                raise ValueError(
+                    f"kernel='expressive' needs {name}={values[0]!r}, but it is {given!r}: scores enter one by one, "
+                    "and their sign is free. Set it back, or use kernel='softmax'."
+                )
+        if isinstance(X, LinearOperator):
+            raise ValueError(
+                "kernel='expressive' looks at affinities one by one, but X is a LinearOperator, which has products "
+                "only. Pass a sparse matrix, or use kernel='softmax'."
+            )
