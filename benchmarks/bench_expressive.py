@@ -260,8 +260,9 @@ TEXT_OUTPUT = (
     "are the vectors themselves, or signs drawn at random. Errors are medians over 2,000 queries: of the output, "
     "its distance from the exact one in units of the exact one's distance from the mean value; of Z, relative. "
     "Seconds are those of all 60,000 words as queries, for the exact method thirty times those of 2,000. The last "
-    "row of each block is exact attention to a random sample of the keys. Where values have nothing to do with "
-    "keys there is nothing smooth to expand: then no method but the exact one knows more than the mean."
+    "row of each block is exact attention to a random sample of the keys. Random signs have nothing to do with "
+    "keys, so that the exact output is close to the mean value: the expansion still gets most of the rest, the "
+    "sample is lost in its own noise."
 )
 TEXT_SQUARED = (
     "Normal queries, keys and values of 16 columns. All pairs in bounded memory, against sums over the keys. The "
@@ -269,10 +270,11 @@ TEXT_SQUARED = (
 )
 TEXT_GRAPH = (
     "2,000 nodes with hidden unit vectors in five dimensions; 50 links a node, drawn in proportion to the squared "
-    "inner product: nodes are linked if they are correlated or anti-correlated. The measure is the Kullback- "
-    "Leibler divergence of attention from the true proportions, in nats a node. For each kernel and dimension the "
-    "temperature that is best by this measure, of 0.2, 0.35, 0.5, 1, 2 for softmax and 0.5, 1, 2 for the "
-    "expressive kernel. At most 200 iterations."
+    "inner product: nodes are linked if they are correlated or anti-correlated. The measure is the "
+    "Kullback-Leibler divergence of attention from the true proportions, in nats a node. For each kernel and "
+    "dimension the temperature that is best by this measure, of 0.2, 0.35, 0.5, 1, 2 for softmax and 0.5, 1, 2 "
+    "for the expressive kernel. At most 200 iterations. Seconds are those of fit: the expressive kernel searches "
+    "from three starts."
 )
 TEXT_TABLE = "1,500 rows and 600 columns with hidden vectors in four dimensions, 30 counts a row; the rest as above."
 TEXT_POLES = (
