@@ -1,7 +1,7 @@
 """Attention that has to find two numbers in a sequence: softmax and expressive weights, trained alike.
 
 Run: ``pip install torch matplotlib``, then ``python benchmarks/bench_autoregression.py``. Writes
-``bench_autoregression.md`` and ``doc/images/autoregression_*.png``. About 20 minutes on two free cores; with
+``bench_autoregression.md`` and ``doc/images/autoregression_*.png``. 17 minutes on two cores; with
 ``--quick`` two tasks in about one, and nothing is written.
 """
 
@@ -466,7 +466,7 @@ three tasks, where EA leads with a token (0.99 to 0.90 after 4500 steps) and is 
 without positions, neither gets there.
 
 All this says what is learnt within the budget, from {seeds} seeds that had no part in choosing rates (torch {torch}, \
-two processes of one thread, by their processor time about 20 minutes on two free cores). Three seeds are few to \
+two processes of one thread, 17 minutes on two cores). Three seeds are few to \
 choose on: with Adam, base 2, delay 15 and twice the context a rate of EA that had 1.00 on all three is at chance on \
 the other six. Networks stop when gradients are not finite, and are scored as they are then: {stopped} of {networks} \
 reported, all at a constant rate of SGD. Means over cells, \
