@@ -116,18 +116,18 @@ def attention(
         check_array(A, dtype=[np.float64, np.float32], input_name=name) for A, name in ((Q, "Q"), (K, "K"), (V, "V"))
     )
     mask = _check(Q, K, V, mask, causal, method)
-    dtype, beta = np.result_type(Q, K, V), 1 / temperature
+    dtype, beta, f = np.result_type(Q, K, V), 1 / temperature, as_kernel(kernel)
     Q, K, V = (A.astype(np.float64, copy=False) for A in (Q, K, V))
     with block_runner(n_jobs) as run:
         if method == "gaussian":
             seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-            log_z, output = _by_clusters(Q, K, V, as_kernel(kernel), beta, partition(K, n_clusters, seed), run)
+            log_z, output = _by_clusters(Q, K, V, f, beta, partition(K, n_clusters, seed), run)
         elif kernel == "squared" and mask is None and _is_linear_cheaper(Q, K, V, causal):
             log_z, output = _squared(Q, K, V, beta, causal, run)
         else:
             bounds = row_blocks([len(Q)], 512)
             rows = [np.arange(block.start, block.stop) for block in bounds]
-            parts = run(lambda b: _exact(rows[b], Q, K, V, as_kernel(kernel), beta, mask, causal), range(len(bounds)))
+            parts = run(lambda b: _exact(rows[b], Q, K, V, f, beta, mask, causal), range(len(bounds)))
             log_z, output = map(np.concatenate, zip(*parts, strict=True))
     output = output.astype(dtype, copy=False)
     return (output, log_z) if return_log_normalizer else output

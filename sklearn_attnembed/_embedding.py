@@ -194,7 +194,8 @@ class AttentionEmbedding(
     Notes
     -----
     Time is linear in the non-zero affinities and the rows; memory is the affinities and four times the embedding,
-    five with walks, see :meth:`estimate_memory`. The iterate of the lowest loss is kept.
+    five with walks, seven with the expressive kernel, see :meth:`estimate_memory`. With softmax the iterate of the
+    lowest loss is kept.
 
     A new row is embedded given the keys alone: no row sees another, so neither batch nor order matters. Where its
     relations pull less than the crowd of keys pushes, the crowd is let push no more than they pull. With the

@@ -655,11 +655,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
                 "query, key and value need 3 dimensions, or 2 without a batch; got "
                 f"{query.dim()}, {key.dim()} and {value.dim()}."
             )
-        query, key, value = (
-            x if not is_batched else x if self.batch_first else x.transpose(0, 1) for x in (query, key, value)
-        )
-        if not is_batched:
-            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
+        query, key, value = self._arranged(query, key, value)
         q, k, v = (self._heads(x) for x in self._project(query, key, value))
         mask = self._mask(attn_mask, key_padding_mask, q, key.shape[1])
         if need_weights:
@@ -681,6 +677,17 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
             return output, None
         weights = weights.mean(1) if average_attn_weights else weights
         return output, weights if is_batched else weights.squeeze(0)
+
+    def _arranged(self, *tensors):
+        """Tensors with the batch first; what is one tensor stays one."""
+
+        def arranged(x):
+            if x.dim() == 2:
+                return x.unsqueeze(0)
+            return x if self.batch_first else x.transpose(0, 1)
+
+        known = {id(x): arranged(x) for x in tensors}
+        return [known[id(x)] for x in tensors]
 
     def _project(self, query, key, value):
         """Projections, with the further keys and values of `add_bias_kv` and `add_zero_attn`."""

@@ -68,3 +68,31 @@ def _module(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class Watcher:
+    """A callback that counts, scores and stops."""
+
+    def __init__(self, last=None):
+        self.last, self.events, self.scores = last, [], []
+
+    def setup(self, estimator, context):
+        self.events.append("setup")
+
+    def teardown(self, estimator, context):
+        self.events.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.events.append("begin")
+
+    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+        self.events.append("end")
+        if fitted_estimator is not None:
+            self.scores.append(fitted_estimator.score(X))
+        return context.parent is not None and context.task_id == self.last
+
+
+@pytest.fixture
+def watcher_class():
+    """Of callbacks to watch a fit with."""
+    return Watcher

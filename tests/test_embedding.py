@@ -368,32 +368,10 @@ def test_warm_start_in_another_dimension_is_an_error(graph):
     assert model.embedding_.shape[1] == 16
 
 
-class Watcher:
-    """A callback that counts, scores and stops."""
-
-    def __init__(self, last=None):
-        self.last, self.events, self.scores = last, [], []
-
-    def setup(self, estimator, context):
-        self.events.append("setup")
-
-    def teardown(self, estimator, context):
-        self.events.append("teardown")
-
-    def on_fit_task_begin(self, estimator, context):
-        self.events.append("begin")
-
-    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
-        self.events.append("end")
-        if fitted_estimator is not None:
-            self.scores.append(fitted_estimator.score(X))
-        return context.parent is not None and context.task_id == self.last
-
-
 @pytest.mark.parametrize("normalizer", ["gaussian", "neighbors"])
-def test_callbacks(normalizer, graph):
+def test_callbacks(normalizer, graph, watcher_class):
     pytest.importorskip("sklearn.callback")
-    watcher = Watcher()
+    watcher = watcher_class()
     model = embedding(normalizer=normalizer, temperature=0.5).set_callbacks(watcher).fit(graph[0])
     assert watcher.events.count("begin") == watcher.events.count("end") == model.n_iter_ + 1
     assert (watcher.events[0], watcher.events[-1]) == ("setup", "teardown")
@@ -401,9 +379,9 @@ def test_callbacks(normalizer, graph):
     assert watcher.scores[-1] > watcher.scores[0]
 
 
-def test_callback_stops_early(graph):
+def test_callback_stops_early(graph, watcher_class):
     pytest.importorskip("sklearn.callback")
-    model = embedding().set_callbacks(Watcher(last=2)).fit(graph[0])  # without a warning
+    model = embedding().set_callbacks(watcher_class(last=2)).fit(graph[0])  # without a warning
     assert model.n_iter_ == 3
     assert not model.converged_
 

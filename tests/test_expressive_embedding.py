@@ -545,34 +545,12 @@ def test_warm_start_with_new_rows():
     assert model.loss_curve_[-1] < embedding(n_components=3, max_iter=100).fit(A).loss_curve_[-1] + 0.05
 
 
-class Watcher:
-    """A callback that counts, scores and stops."""
-
-    def __init__(self, last=None):
-        self.last, self.events, self.scores = last, [], []
-
-    def setup(self, estimator, context):
-        self.events.append("setup")
-
-    def teardown(self, estimator, context):
-        self.events.append("teardown")
-
-    def on_fit_task_begin(self, estimator, context):
-        self.events.append("begin")
-
-    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
-        self.events.append("end")
-        if fitted_estimator is not None:
-            self.scores.append(fitted_estimator.score(X))
-        return context.parent is not None and context.task_id == self.last
-
-
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("n_clusters", [1, 3])
-def test_callbacks(n_clusters, network):
+def test_callbacks(n_clusters, network, watcher_class):
     """Watching changes nothing."""
     pytest.importorskip("sklearn.callback")
-    watcher, model = Watcher(), embedding(n_clusters=n_clusters, max_iter=8)
+    watcher, model = watcher_class(), embedding(n_clusters=n_clusters, max_iter=8)
     watched = clone(model).set_callbacks(watcher).fit(network)
     assert watcher.events.count("begin") == watcher.events.count("end") == watched.n_iter_ + 1
     assert (watcher.events[0], watcher.events[-1]) == ("setup", "teardown")
@@ -582,10 +560,10 @@ def test_callbacks(n_clusters, network):
 
 
 @pytest.mark.parametrize("n_clusters", [1, 3])
-def test_callback_stops_early(n_clusters, network):
+def test_callback_stops_early(n_clusters, network, watcher_class):
     """Before clusters were looked up, too."""
     pytest.importorskip("sklearn.callback")
-    model = embedding(n_clusters=n_clusters).set_callbacks(Watcher(last=2)).fit(network)  # without a warning
+    model = embedding(n_clusters=n_clusters).set_callbacks(watcher_class(last=2)).fit(network)  # without a warning
     assert model.n_iter_ == 3
     assert not model.converged_
     assert_allclose(model.transform(network), model.embedding_, atol=1e-9)

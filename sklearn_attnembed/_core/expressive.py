@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from .kernels import EXPRESSIVE, Array, Kernel, expressive_terms, with_background
@@ -17,7 +18,7 @@ from .normalizer import Field, gaussian_field
 from .operators import Runner, momentum, unit_rows
 from .problem import Keys, Look, Problem, Strategy, look_up
 from .response import Model
-from .solver import Solution, all_keys, block_keys, has_settled
+from .solver import Solution, all_keys, block_keys, has_settled, uniform_loss
 from .statistics import KeyStatistics, largest_variance, pool
 
 # Background at first, when the optimum is found, and at last; f itself is below 1.
@@ -59,6 +60,11 @@ def pair_scores(piece: Any, X: Array, Y: Array) -> tuple[NDArray[np.integer], Ar
     return rows, scores
 
 
+def _times(piece: Any, factors: Array) -> Any:
+    """A CSR block with its non-zeros multiplied one by one."""
+    return sp.csr_array((piece.data * factors, piece.indices, piece.indptr), piece.shape)
+
+
 class Pull(NamedTuple):
     """Attraction of a block of rows: its loss, minus its gradient / beta, and a bound of its curvature / beta."""
 
@@ -71,12 +77,10 @@ def pull(piece: Any, X: Array, Y: Array, beta: float, background: float = LAST_B
     """-sum_j P_ij log (f(s_ij) + background) of every row, and what it does."""
     rows, scores = pair_scores(piece, X, Y)
     log_f, slope, curvature = expressive_terms(beta * scores, background)
-    weights = piece.copy()
-    weights.data = piece.data * slope
     loss, stiffness = (
         np.bincount(rows, piece.data * part, minlength=len(X)) for part in (-log_f, beta * np.maximum(-curvature, 0))
     )
-    return Pull(loss, weights @ Y, stiffness)
+    return Pull(loss, _times(piece, slope) @ Y, stiffness)
 
 
 class Crowd(NamedTuple):
@@ -168,16 +172,17 @@ def solve(
 ) -> Solution:
     """Minimise the surrogate loss from unit rows `Y`, which are overwritten; called as `solver.solve` is.
 
-    Several candidates go on side by side until the optimum is found, and the one of the lowest loss is followed.
+    Several candidates go on side by side until the background has faded, and the one of the lowest loss is followed.
+    Vectors from a former fit need no search.
     """
     fading = schedule(int(_FADE * max_iter))
     n_search = sum(damping < 1 for _, damping in fading)
+    starts = [Y]
     if warm:
-        fading, n_search = fading[n_search:], 0
-    candidates = [Candidate(problem, Y, run)]
-    if n_search:
-        starts = _further_starts(problem, Y, strategy.seed)
-        candidates += [Candidate(problem, start, run) for start in starts]
+        fading = fading[n_search:]
+    elif n_search:
+        starts += _further_starts(problem, Y, strategy.seed)
+    candidates = [Candidate(problem, start, run) for start in starts]
     following, best = np.empty_like(Y), candidates[0]
     look: Look | None = None
     losses: list[float] = []
@@ -190,8 +195,8 @@ def solve(
         begin()
         if iteration == len(fading):
             candidates = [best]
-        if iteration == len(fading) and not strategy.is_plain:
-            look = best.look(strategy, iteration)
+            if not strategy.is_plain:
+                look = best.look(strategy, iteration)
         background, damping = fading[iteration] if iteration < len(fading) else (LAST_BACKGROUND, 1.0)
         moves = [candidate.sweep(following, background, damping) for candidate in candidates]
         best = min(candidates, key=lambda candidate: candidate.loss)
@@ -199,7 +204,7 @@ def solve(
         losses.append(best.loss)
         if report(iteration, losses[-1], displacement, so_far):
             break
-        settled = has_settled(losses[len(fading) :], tol, _uniform_loss(best.keys))
+        settled = has_settled(losses[len(fading) :], tol, uniform_loss(best.keys))
         converged = iteration >= len(fading) and (displacement < tol or settled)
         if converged:
             break
@@ -214,11 +219,6 @@ def _further_starts(problem: Problem, Y: Array, seed: int) -> list[Array]:
     return [
         unit_rows(Z * problem.active[:, None]) for Z in generator.standard_normal(shape, np.float32).astype(Y.dtype)
     ]
-
-
-def _uniform_loss(keys: list[Keys]) -> float:
-    """The loss of uniform attention."""
-    return float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))
 
 
 # Out of sample ---------------------------------------------------------------------------------------
@@ -246,14 +246,12 @@ def respond(piece: Any, model: Model, *, tol: float = 1e-7, max_iter: int = 300)
 
 def _first_guess(piece: Any, Y: Array) -> Array:
     """Where the neighbours point if each is turned to the side of the nearest one; it settles the sign."""
-    rows = np.repeat(np.arange(piece.shape[0]), np.diff(piece.indptr))
-    order = np.lexsort((-piece.data, rows))
-    nearest = Y[piece.indices[order[piece.indptr[:-1].clip(max=len(order) - 1)]]] if len(order) else Y[:0]
-    if len(nearest) == 0:
+    if piece.nnz == 0:
         return np.zeros((piece.shape[0], Y.shape[1]))
-    sides = piece.copy()
+    rows = np.repeat(np.arange(piece.shape[0]), np.diff(piece.indptr))
+    order = np.lexsort((-piece.data, rows))  # of each row, the largest first
+    nearest = Y[piece.indices[order[piece.indptr[:-1].clip(max=piece.nnz - 1)]]]
     scores = pair_scores(piece, nearest, Y)[1]
-    sides.data = piece.data * np.where(scores < 0, -1, 1)
-    guess = unit_rows(sides @ Y)
+    guess = unit_rows(_times(piece, np.where(scores < 0, -1, 1)) @ Y)
     guess[~guess.any(axis=1), 0] = 1  # rows that lead to keys of zero only
     return guess

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import Array, Kernel, squared_features
-from .normalizer import _log
+from .kernels import Array, Kernel, _log, squared_features
 from .operators import row_blocks
 
 # Queries of a block of causal squared attention.

@@ -318,6 +318,11 @@ def has_settled(losses: list[float], tol: float, highest: float) -> bool:
     return bool(np.all(-np.diff(losses[-_PATIENCE - 1 :]) < tol * (highest - min(losses))))
 
 
+def uniform_loss(keys: list[Keys]) -> float:
+    """The loss of uniform attention."""
+    return float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))
+
+
 class Course:
     """When to look things up, and when to stop.
 
@@ -380,9 +385,8 @@ def solve(
         np.copyto(last, current)
     cluster = partial(block_keys, problem)
     keys = all_keys(problem, current, cluster, run)
-    unknowing = float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))  # loss of uniform attention
     is_gradient, backlash = solver == "gradient", _backlash(problem)
-    course = Course(strategy, max_iter, tol, is_gradient, unknowing if warm else None)
+    course = Course(strategy, max_iter, tol, is_gradient, uniform_loss(keys) if warm else None)
     pace = Pace(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
     lowest, look, converged = np.inf, None, False
 
