@@ -1,5 +1,10 @@
-"""Shared by the benchmarks: where the real data is, and how results are written."""
+"""Shared by the benchmarks: where the real data is, their options, and how results are written.
 
+``ATTNEMBED_DATA`` names the data folder, which has ``loaders.py``, with ``protocols.py``, how embeddings are scored,
+beside the folder. Without it the folder is ``shared/data`` beside the repository.
+"""
+
+import argparse
 import ctypes
 import gc
 import importlib.util
@@ -9,11 +14,13 @@ import platform
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy
 import scipy
 import sklearn
+from threadpoolctl import threadpool_limits
 
 import sklearn_attnembed
 
@@ -43,21 +50,76 @@ def protocols():
     return module(DATA.parent / "protocols.py")
 
 
-def setting():
-    """Versions and machine, for below a table."""
-    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (sklearn_attnembed, sklearn, numpy, scipy))
-    return f"{versions}; Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, 2 threads"
+def busy():
+    """Core seconds of everything on the machine but this process and what it has started (Linux)."""
+    ticks = map(int, Path("/proc/stat").read_text().split()[1:4])
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
-def write(name, title, sections):
-    """Write ``benchmarks/name.md`` from (heading, text, header, rows) and print it."""
-    lines = [f"# {title}", "", setting(), ""]
+LINUX = Path("/proc/stat").exists()
+BEGAN, BUSY = time.perf_counter(), busy() if LINUX else 0.0
+
+
+def processor():
+    """Model of the CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if LINUX else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown CPU"
+
+
+def installed(packages):
+    """Versions of those packages that are there."""
+    for name in packages:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            pass
+
+
+def setting(peers=(), threads="2 threads"):
+    """Versions, machine and threads of a run, for below the title of its tables."""
+    ours = [f"{m.__name__} {m.__version__}" for m in (sklearn_attnembed, sklearn, numpy, scipy)]
+    versions = ", ".join([*ours, *installed(peers)])
+    machine = f"{processor()}, {os.cpu_count()} cores, {platform.machine()}"
+    parts = [versions, f"Python {platform.python_version()}", machine, threads]
+    if LINUX:
+        cores = (busy() - BUSY) / (time.perf_counter() - BEGAN)
+        parts.append(f"other work on the machine took {max(cores, 0):.1f} cores meanwhile, on average")
+    return "; ".join(parts) + "."
+
+
+def options(script):
+    """Parser of a script's options: its docstring, and ``--quick``, the same for all. Two threads from here on."""
+    threadpool_limits(2)
+    parser = argparse.ArgumentParser(description=script, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="little of everything: prints only, and writes nothing")
+    return parser
+
+
+def save(figure, name, is_whole=True):
+    """Write a picture of the documentation; not of a run in part."""
+    if is_whole:
+        figure.savefig(HERE.parent / "doc" / "images" / f"{name}.png", dpi=110)
+
+
+def write(name, title, sections, is_whole=True, **settings):
+    """Print (heading, text, header, rows) and write them as ``benchmarks/name.md``; not those of a run in part."""
+    lines = [f"# {title}", "", setting(**settings), ""]
     for heading, text, header, rows in sections:
         lines += [f"## {heading}", "", text, "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows] + [""]
     text = "\n".join(lines)
-    (HERE / f"{name}.md").write_text(text)
     print(text)
+    print(f"{time.perf_counter() - BEGAN:.0f} s", file=sys.stderr)
+    if is_whole:
+        (HERE / f"{name}.md").write_text(text)
+    else:
+        print(f"in part: {name}.md and its pictures are left as they are", file=sys.stderr)
+
+
+def plain(value, digits=2):
+    """A number to some digits, never as a power of ten."""
+    return numpy.format_float_positional(value, digits, unique=False, fractional=False, trim="-")
 
 
 def measure(call):

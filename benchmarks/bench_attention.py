@@ -1,7 +1,18 @@
-"""Expressive attention in PyTorch against dot-product attention: milliseconds and memory by length, on CPU and GPU.
+"""Expressive attention in PyTorch against dot-product attention.
 
-Run: ``pip install torch``, then ``python benchmarks/bench_attention.py``. Writes ``bench_attention.md``. About fifteen
-minutes on two cores.
+Compares milliseconds and memory by length, forward and backward, on the CPU and, where there is one, a GPU: expressive
+attention, dot-product attention, FlexAttention compiled, and squared attention in linear time against all scores.
+
+Run ``python benchmarks/bench_attention.py`` from the repository's root, on Linux with nothing else running: threads
+that wait for each other get a hundred times slower otherwise.
+
+Needs ``pip install -e ".[torch]"``.
+
+Data: none; the folder that ``ATTNEMBED_DATA`` names is not looked at.
+
+Takes about 15 minutes on two cores; with ``--quick`` the shortest length, in one or two, printed only.
+
+Writes ``benchmarks/bench_attention.md``.
 """
 
 import json

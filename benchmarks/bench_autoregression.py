@@ -1,8 +1,18 @@
 """Attention that has to find two numbers in a sequence: softmax and expressive weights, trained alike.
 
-Run: ``pip install torch matplotlib``, then ``python benchmarks/bench_autoregression.py``. Writes
-``bench_autoregression.md`` and ``doc/images/autoregression_*.png``. 17 minutes on two cores; with
-``--quick`` two tasks in about one, and nothing is written.
+Compares the accuracy that small networks reach with dot-product and with expressive attention, by task, optimiser and
+protocol, rates chosen for each on seeds that are not scored.
+
+Run ``python benchmarks/bench_autoregression.py`` from the repository's root.
+
+Needs ``pip install -e ".[torch,plot]"``.
+
+Data: none; the folder that ``ATTNEMBED_DATA`` names is not looked at.
+
+Takes about 17 minutes on two cores; with ``--quick`` two tasks, in about one, printed only.
+
+Writes ``benchmarks/bench_autoregression.md``, ``doc/images/autoregression_overview.png``,
+``doc/images/autoregression_curves.png``, ``doc/images/autoregression_adam.png``.
 """
 
 import argparse

@@ -1,25 +1,35 @@
-"""Users and items: recommendations, seconds and memory of ours and of the peers, in one run.
+"""Users and items: recommendations, seconds and memory of ours and of the peers.
 
-Run: ``pip install implicit matplotlib``, then ``python benchmarks/bench_bipartite.py`` on Linux with nothing else
-running. Writes ``bench_bipartite.md`` and ``doc/images/bipartite_methods.png``. About six minutes on two cores; with
-``--quick`` one seed, fewer methods and the smallest table, in less than two. Every method has a process of its own.
+Compares recall of held-out pairs for listeners that were fitted and for others, seconds and memory of
+AttentionEmbedding, alternating least squares, SVDs and popularity, with parameters chosen on the same pairs; and
+growth on made tables. Every method has a process of its own.
+
+Run ``python benchmarks/bench_bipartite.py`` from the repository's root, on Linux with nothing else running: threads
+that wait for each other get a hundred times slower otherwise.
+
+Needs ``pip install -e ".[plot]" implicit``; a peer that is not installed is left out.
+
+Data: ``ATTNEMBED_DATA`` names the folder, which has lastfm.
+
+Takes about 6 minutes on two cores; with ``--quick`` one seed, fewer methods and the smallest table, in less than two,
+printed only.
+
+Writes ``benchmarks/bench_bipartite.md``, ``doc/images/bipartite_methods.png``.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from _common import HERE, apart, loaders, measure, protocols, write
+from _common import apart, loaders, measure, options, plain, protocols, save, write
 from bench_embedding import bold, fastest
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -279,7 +289,7 @@ def grow(names, tables, params):
 def growth_section(found, names, tables, params):
     """A row per method, a column per table."""
     nnz = {size: result["nnz"] for (_, size), result in found.items()}
-    header = [f"{tables[size][0]:,} x {tables[size][1]:,}, {n / 1e6:.2g}M" for size, n in nnz.items()]
+    header = [f"{tables[size][0]:,} x {tables[size][1]:,}, {plain(n / 1e6)}M" for size, n in nnz.items()]
     columns = [[METHODS[name].label for name in names], [spell(params[name]) for name in names]]
     for size in nnz:
         cells = [found.get((name, size)) for name in names]
@@ -294,7 +304,7 @@ def growth_section(found, names, tables, params):
 
 
 # picture -----------------------------------------------------------------------------------------------
-def picture(found, grown):
+def picture(found, grown, is_whole):
     """Recall against seconds, and seconds against entries."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
@@ -322,7 +332,7 @@ def picture(found, grown):
     for ax in axes:
         ax.grid(alpha=0.3)
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(HERE.parent / "doc" / "images" / "bipartite_methods.png", dpi=110)
+    save(figure, "bipartite_methods", is_whole)
 
 
 # everything --------------------------------------------------------------------------------------------
@@ -333,9 +343,7 @@ def main():
         kind, name, *arguments = sys.argv[2:]
         child = {"recall": child_recall, "growth": child_growth}[kind]
         return print(json.dumps(child(name, int(arguments[0]), *arguments[1:])))
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed, fewer methods and the smallest table")
-    quick = parser.parse_args().quick
+    quick = options(__doc__).parse_args().quick
     n_seeds, tables = (1, TABLES[:1]) if quick else (3, TABLES)
     names = [OURS, "attnembed-default", "als", "svd", "svd-powers", "popularity"] if quick else list(METHODS)
     for name in [name for name in names if find_spec(METHODS[name].needs) is None]:
@@ -345,12 +353,11 @@ def main():
     grown = [name for name in GROWN if name in names]
     params = {name: found[name]["params"] for name in grown}
     growth = grow(grown, tables, params)
-    picture(found, growth)
+    picture(found, growth, not quick)
     title = "Users and items: recommendations, seconds and memory"
-    if find_spec("implicit"):
-        title += f" (implicit {version('implicit')})"
     sections = [recall_section(found, n_seeds), unseen_section(found, n_seeds)]
-    write("bench_bipartite", title, [*sections, growth_section(growth, grown, tables, params)])
+    sections.append(growth_section(growth, grown, tables, params))
+    write("bench_bipartite", title, sections, not quick, peers=["implicit"])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,24 @@
-"""Embeddings of graphs: quality, seconds and memory of ours and of the peers, in one run.
+"""Embeddings of graphs: quality, seconds and memory of ours and of the peers.
 
-Run: ``pip install EDRep==0.1.2 gensim fastnode2vec pycleora matplotlib``, then ``python benchmarks/bench_embedding.py``
-on Linux with nothing else running: threads that wait for each other get a hundred times slower otherwise. Results on
-standard error show cores taken by others, which have to be near 0.
-Writes ``bench_embedding.md``, ``doc/images/embedding_methods.png`` and ``doc/images/embedding_growth.png``. Every
-embedding is made in a process of its own. With ``--cache FILE`` an interrupted run is taken up again.
+Compares labels or communities found from the vectors of nodes, seconds and memory of AttentionEmbedding, EDRep,
+DeepWalk, ProNE, Cleora, SpectralEmbedding and an SVD of the walks; and growth to a million nodes. Every embedding has
+a process of its own; standard error tells the cores that others took, which have to be near 0.
+
+Run ``python benchmarks/bench_embedding.py`` from the repository's root, on Linux with nothing else running: threads
+that wait for each other get a hundred times slower otherwise. With ``--cache FILE`` an interrupted run is taken up
+again: the file holds results, and those in it are not measured anew. ``--only``, ``--graphs``, ``--d`` and
+``--skip-growth`` run a part, which is printed only.
+
+Needs ``pip install -e ".[plot]" EDRep==0.1.2 gensim fastnode2vec pycleora``; a peer that is not installed is left out.
+
+Data: ``ATTNEMBED_DATA`` names the folder, which has ppi, cora, lastfm_asia, email_eu_core and amazon.
+
+Takes more than half an hour on two cores; with ``--quick`` two graphs, fewer methods and no growth, in less than one
+minute, printed only.
+
+Writes ``benchmarks/bench_embedding.md``, ``doc/images/embedding_methods.png``, ``doc/images/embedding_growth.png``.
 """
 
-import argparse
 import gc
 import json
 import os
@@ -21,8 +32,8 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from _common import HERE, loaders, protocols, write
-from _peers import METHODS, missing, versions
+from _common import THREADS, loaders, options, plain, protocols, save, write
+from _peers import METHODS, PEERS, missing
 
 from sklearn_attnembed.datasets import make_block_model
 
@@ -33,7 +44,6 @@ SIZES = {"block-10k": 10_000, "block-30k": 30_000, "block-100k": 100_000, "block
 MEASURES = {"micro-F1, 10 %": 0.1, "micro-F1, 50 %": 0.5, "NMI": None}
 LIMIT, GROWTH_LIMIT = 120, 60
 MEMORY = 0.8  # of the machine's, for one process
-THREADS = {f"{library}_NUM_THREADS": "2" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON")}
 
 
 # one embedding, in its own process -------------------------------------------------------------------
@@ -153,7 +163,7 @@ def bold(values, form, choose):
 
 def fastest(values):
     """Cells of seconds."""
-    return bold(values, lambda v: f"{v:.3g}" if v < 100 else f"{v:.0f}", min)
+    return bold(values, lambda v: plain(v, 3) if v < 100 else f"{v:.0f}", min)
 
 
 def highest(values):
@@ -184,7 +194,7 @@ def versus(found, graphs, rivals):
                 x, y = (r.get("quality", {}).get(measure) for r in (a, b))
                 if x is not None and y is not None:
                     seconds = fastest([a["seconds"], b["seconds"]])
-                    ratio = f"{b['seconds'] / a['seconds']:.2g}"
+                    ratio = plain(b["seconds"] / a["seconds"])
                     yield on, measure, METHODS[rival][0], *highest([x, y]), f"{x - y:+.1f}", *seconds, ratio
 
 
@@ -211,7 +221,7 @@ def growth_table(found, methods):
 
 
 # pictures --------------------------------------------------------------------------------------------
-def picture_quality(found, graphs):
+def picture_quality(found, graphs, is_whole):
     """Quality against seconds, one panel a graph."""
     import matplotlib.pyplot as plt
 
@@ -231,10 +241,10 @@ def picture_quality(found, graphs):
     for ax in axes.flat[len(graphs) :]:
         ax.set_axis_off()
     figure.legend(points.values(), points.keys(), loc="outside right center")
-    figure.savefig(HERE.parent / "doc" / "images" / "embedding_methods.png", dpi=110)
+    save(figure, "embedding_methods", is_whole)
 
 
-def picture_growth(found, methods):
+def picture_growth(found, methods, is_whole):
     """Seconds and gigabytes against nodes."""
     import matplotlib.pyplot as plt
 
@@ -247,14 +257,14 @@ def picture_growth(found, methods):
         ax.set(xlabel="nodes", ylabel=ylabel)
         ax.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    figure.savefig(HERE.parent / "doc" / "images" / "embedding_growth.png", dpi=110)
+    save(figure, "embedding_growth", is_whole)
 
 
 # everything ------------------------------------------------------------------------------------------
 SETTING = (
     f"Walks of length {WALK_LENGTH} for AttentionEmbedding, edrep and the SVD; all else is default, and the same for "
     "all graphs. Rows of AttentionEmbedding with more to their name change that one parameter. Peers at their own "
-    f"settings: {versions()}; edrep 30 epochs; DeepWalk 10 walks a node of 80 steps, window 10, 5 negatives (with two "
+    f"settings: edrep 30 epochs; DeepWalk 10 walks a node of 80 steps, window 10, 5 negatives (with two "
     "threads not reproducible to the bit); Cleora 40 iterations, whitened; ProNE written anew from its paper; "
     "SpectralEmbedding of scikit-learn. Every embedding has a process of its own and two threads. Seconds are of the "
     "embedding alone, once a small graph has had everything imported and compiled, and the best of three if below 5; "
@@ -266,7 +276,7 @@ SETTING = (
 )
 
 
-def quality_sections(results, methods, graphs, dimensions):
+def quality_sections(results, methods, graphs, dimensions, is_whole):
     """Tables of quality, and the picture of the largest dimension."""
     for d in dimensions:
         there = [on for on in graphs if d == dimensions[-1] or not on.startswith("block")]
@@ -278,17 +288,17 @@ def quality_sections(results, methods, graphs, dimensions):
             ["graph", "method", "seconds", "peak MB", *MEASURES],
             list(table(found, there)),
         )
-    picture_quality(found, graphs)
+    picture_quality(found, graphs, is_whole)
     header = ["graph", "measure", "rival", "ours", "rival's", "difference", "our s", "rival's s", "times as fast"]
     for title, rivals in {"edrep": ["edrep"], "DeepWalk and ProNE": ["deepwalk", "prone"]}.items():
         text = "The same figures side by side, for AttentionEmbedding with its defaults."
         yield f"Against {title}, d = {d}", text, header, list(versus(found, graphs, rivals))
 
 
-def growth_sections(results, methods, d):
+def growth_sections(results, methods, d, is_whole):
     """Tables of growth, and the picture."""
     found = growth(results, methods, d)
-    picture_growth(found, methods)
+    picture_growth(found, methods, is_whole)
     text = (
         f"Block models as above, d = {d}: seconds and peak gigabytes. A method that took more than {GROWTH_LIMIT} s or "
         "failed is not run on larger ones."

@@ -1,4 +1,18 @@
-"""Expressive attention without PyTorch: its output in linear time, and embeddings with it on generated relations."""
+"""Expressive attention without PyTorch: its output in linear time, and embeddings with it.
+
+Compares the expansion of the output with exact attention and with a sample of the keys, squared attention in linear
+time with all pairs, and embeddings with the expressive and the softmax kernel of relations made for it.
+
+Run ``python benchmarks/bench_expressive.py`` from the repository's root.
+
+Needs ``pip install -e ".[plot]"``.
+
+Data: ``ATTNEMBED_DATA`` names the folder, which has glove60k.
+
+Takes about 3 minutes on two cores; with ``--quick`` fewer words, seeds and dimensions, in less than one, printed only.
+
+Writes ``benchmarks/bench_expressive.md``, ``doc/images/expressive_geometry.png``.
+"""
 
 import sys
 import time

@@ -1,6 +1,17 @@
 """What the defaults rest on: quality and cost of the three estimators, and of choices made inside.
 
-Run: ``python benchmarks/bench_foundation.py``; writes ``bench_foundation.md``. About five minutes on two cores.
+Compares iterations with the co-rotating frame and without it, the surrogate with its exact twin, weights of
+neighbours, an iteration with a sparse product, and the expansion of log Z with its exact value.
+
+Run ``python benchmarks/bench_foundation.py`` from the repository's root.
+
+Needs ``pip install -e .``.
+
+Data: ``ATTNEMBED_DATA`` names the folder, which has amazon, cora, lastfm_asia, ppi, email_eu_core and glove60k.
+
+Takes about 5 minutes on two cores; with ``--quick`` one graph and one temperature, in less than one, printed only.
+
+Writes ``benchmarks/bench_foundation.md``.
 """
 
 import time

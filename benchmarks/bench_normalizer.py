@@ -1,7 +1,18 @@
-"""log Z of attention: error against seconds and memory, for every method and for edrep, in one run.
+"""The normaliser, log Z of attention: error against seconds and memory, for every method and for EDRep.
 
-Run: ``pip install edrep==0.1.2 matplotlib``, then ``python benchmarks/bench_normalizer.py``. Writes
-``bench_normalizer.md`` and ``doc/images/normalizer_methods.png``. About ten minutes on two cores.
+Compares the relative error of Z, seconds and megabytes of the methods of NormalizerEstimator, random features among
+them, and of EDRep, by temperature and kernel.
+
+Run ``python benchmarks/bench_normalizer.py`` from the repository's root.
+
+Needs ``pip install -e ".[plot]" EDRep==0.1.2``.
+
+Data: ``ATTNEMBED_DATA`` names the folder, which has glove60k.
+
+Takes about 10 minutes on two cores; with ``--quick`` one temperature and fewer kernels and keys, in less than one,
+printed only.
+
+Writes ``benchmarks/bench_normalizer.md``, ``doc/images/normalizer_methods.png``.
 """
 
 import time

@@ -1,22 +1,30 @@
-"""Contacts in time: what vectors of people in time slices know that vectors of all contacts together do not.
+"""Contacts in time: what vectors of people in time slices know that those of all contacts together do not.
 
-Run: ``pip install EDRep==0.1.2 gensim fastnode2vec matplotlib``, then ``python benchmarks/bench_temporal.py``.
-Writes ``bench_temporal.md`` and ``doc/images/temporal_methods.png``. About seven minutes on two cores; with ``--quick``
-fewer widths, settings, seeds and slices, in about one.
+Compares communities and forecasts of contacts from vectors of time slices, of the aggregated graph, by EDRep, DeepWalk
+and SpectralEmbedding, and from counts.
+
+Run ``python benchmarks/bench_temporal.py`` from the repository's root.
+
+Needs ``pip install -e ".[plot]" EDRep==0.1.2 gensim fastnode2vec``; a peer that is not installed is left out.
+
+Data: ``ATTNEMBED_DATA`` names the folder, which has primary_school.
+
+Takes about 7 minutes on two cores; with ``--quick`` fewer widths, settings, seeds and slices, in about one, printed
+only.
+
+Writes ``benchmarks/bench_temporal.md``, ``doc/images/temporal_methods.png``.
 """
 
-import argparse
 import sys
 import time
 import warnings
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise, product
 
 import numpy as np
 import scipy.sparse as sp
-from _common import HERE, loaders, protocols, write
+from _common import loaders, options, protocols, save, write
 from bench_embedding import bold
 from sklearn.manifold import SpectralEmbedding
 from sklearn.metrics import roc_auc_score
@@ -246,7 +254,7 @@ STYLES = {
 }
 
 
-def picture(found, ends):
+def picture(found, ends, is_whole):
     """AUC by the time of day, a panel a day and subset."""
     import matplotlib.pyplot as plt
 
@@ -264,7 +272,7 @@ def picture(found, ends):
             ax.tick_params(labelbottom=True, labelleft=True)
             ax.grid(alpha=0.3)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STYLES))
-    figure.savefig(HERE.parent / "doc" / "images" / "temporal_methods.png", dpi=110)
+    save(figure, "temporal_methods", is_whole)
 
 
 # everything ------------------------------------------------------------------------------------------
@@ -275,7 +283,7 @@ COMMUNITIES = (
     "Normalised mutual information of k-means (k = 11, the best of three starts, rows of unit norm) with the "
     "communities, mean and worst of {seeds} seeds. The setting is one for both graphs and all widths: "
     "AttentionEmbedding(n_components=64, walk_length=3, temperature=0.5), slices of 1800 s where one width is named. "
-    "Peers: {versions}; edrep with 30 epochs, d = 64 and three powers; DeepWalk with d = 64, weighted, 10 walks a node "
+    "edrep with 30 epochs, d = 64 and three powers; DeepWalk with d = 64, weighted, 10 walks a node "
     "of 80 steps, window 10, 5 negatives. Seconds are those of an embedding, the least over seeds; of temporal ones "
     "the vectors are those of all states."
 )
@@ -313,17 +321,15 @@ def sections(school, quick):
     seeds, step = (3, 6) if quick else (10, 1)
     widths, predicted = ((WIDTH,), (PICTURE_WIDTH,)) if quick else (WIDTHS, PREDICTED_WIDTHS)
     settings = list(product(*GRID.values()))[:: 4 if quick else 1]
-    versions = ", ".join(f"{module} {version(module)}" for module in PEERS if find_spec(module))
-    text = COMMUNITIES.format(seeds=seeds, versions=versions)
     header = ["method", "graph", "mean NMI", "worst NMI", "seconds"]
-    yield "Communities", text, header, communities(school, widths, seeds)
+    yield "Communities", COMMUNITIES.format(seeds=seeds), header, communities(school, widths, seeds)
     seeds = 2 if quick else 5
     header = [*GRID, "aggregated", *(f"{width}, {direction}" for width, direction in product(widths, DIRECTIONS))]
     rows = list(grid(school, widths, seeds, settings))
     yield "Communities, other parameters", SETTINGS.format(seeds=seeds), header, rows
 
     past = {width: predict(school, width, step) for width in predicted}
-    picture(*past[PICTURE_WIDTH])
+    picture(*past[PICTURE_WIDTH], not quick)
     whole = {width: predict(school, width, step, whole=True, with_simple=False) for width in predicted}
     header = ["method", *(f"{width} s, {subset}" for width, subset in product(predicted, SUBSETS))]
     yield "Forecasts", PAST, header, prediction_rows(past)
@@ -342,13 +348,11 @@ def sections(school, quick):
 
 def main():
     """Everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything")
-    quick = parser.parse_args().quick
+    quick = options(__doc__).parse_args().quick
     for module in [module for module in PEERS if not find_spec(module)]:
         print(f"a peer is left out: {module} is not installed", file=sys.stderr)
     found = list(sections(School(), quick))
-    write("bench_temporal", "Contacts in time: temporal and aggregated vectors", found)
+    write("bench_temporal", "Contacts in time: temporal and aggregated vectors", found, not quick, peers=PEERS)
 
 
 if __name__ == "__main__":

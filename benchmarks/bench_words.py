@@ -1,24 +1,33 @@
-"""Words and documents: quality, seconds and memory of ours and of the peers, in one run.
+"""Words and documents: quality, seconds and memory of ours and of the peers.
 
-Run: ``pip install EDRep==0.1.2 gensim matplotlib``, then ``python benchmarks/bench_words.py`` on Linux with nothing
-else running. Writes ``bench_words.md`` and ``doc/images/words_methods.png``. About eight minutes on two cores; with
-``--quick`` one seed and fewer methods, in less than two. Every method has a process of its own.
+Compares word vectors with what people say about pairs of words, and features of documents with their classes:
+AttentionWordVectors, AttentionEmbedding, PPMI and TF-IDF with an SVD, EDRep and gensim. Every method has a process of
+its own.
+
+Run ``python benchmarks/bench_words.py`` from the repository's root, on Linux with nothing else running: threads that
+wait for each other get a hundred times slower otherwise.
+
+Needs ``pip install -e ".[plot]" EDRep==0.1.2 gensim``; a peer that is not installed is left out.
+
+Data: ``ATTNEMBED_DATA`` names the folder, which has wikitext2, word_similarity and r8.
+
+Takes about 8 minutes on two cores; with ``--quick`` one seed and fewer methods, in less than two, printed only.
+
+Writes ``benchmarks/bench_words.md``, ``doc/images/words_methods.png``.
 """
 
-import argparse
 import json
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from _common import HERE, apart, loaders, measure, protocols, write
+from _common import apart, loaders, measure, options, plain, protocols, save, write
 from bench_embedding import fastest, highest
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
@@ -309,7 +318,7 @@ def versus_section(found):
         if not name.startswith("attnembed"):
             a, b = mean(ours, "quality"), mean(runs, "quality")
             seconds = fastest([least(ours), least(runs)])
-            won, ratio = f"{(a > b).sum()} of {len(PAIRS)}", f"{least(runs) / least(ours):.2g}"
+            won, ratio = f"{(a > b).sum()} of {len(PAIRS)}", plain(least(runs) / least(ours))
             means = score([a.mean(), b.mean()])
             rows.append([WORDS[name].label, *means, f"{100 * (a.mean() - b.mean()):+.1f}", won, *seconds, ratio])
     header = ["rival", "our mean", "rival's", "difference", "sets won", "our s", "rival's s", "times as fast"]
@@ -321,7 +330,7 @@ def parts_section(names, n_seeds):
     """Seconds and peak of counting, and of what makes vectors of the counts."""
     counting = ask("counting", "lists", 1)
     found = {"co-occurrence": counting} | {f"then {WORDS[name].label}": ask("parts", name, n_seeds) for name in names}
-    rows = [[label, f"{least(runs):.3g}", f"{runs[0]['peak']:.0f}"] for label, runs in found.items()]
+    rows = [[label, plain(least(runs), 3), f"{runs[0]['peak']:.0f}"] for label, runs in found.items()]
     text = f"Of the methods on co-occurrences, {counting[0]['words']:,} words with {counting[0]['nnz']:,} non-zeros."
     return "The parts", text, ["part", "seconds", "peak MB"], rows
 
@@ -335,7 +344,7 @@ def counting_section(repeats):
             first = runs[0]
             speed = f"{first['tokens'] / least(runs) / 1e6:.2f}"
             sizes = [f"{first['words']:,}", f"{first['nnz']:,}", f"{8 * first['nnz'] / 1e6:.0f}"]
-            rows.append([f"{first['tokens']:,}", kind, f"{least(runs):.3g}", speed, f"{first['peak']:.0f}", *sizes])
+            rows.append([f"{first['tokens']:,}", kind, plain(least(runs), 3), speed, f"{first['peak']:.0f}", *sizes])
     header = ["words", "documents are", "seconds", "million words a second", "peak MB", "words kept", "non-zeros"]
     text = (
         "`affinity.cooccurrence`, window 5, two threads; the text five times over comes through a generator. Strings "
@@ -365,7 +374,7 @@ def features_section(found, n_seeds):
 
 
 # picture -----------------------------------------------------------------------------------------------
-def picture(words, features):
+def picture(words, features, is_whole):
     """Quality against seconds: of words and of documents."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
@@ -386,7 +395,7 @@ def picture(words, features):
         ax.xaxis.set_minor_formatter("")
         ax.grid(alpha=0.3)
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(HERE.parent / "doc" / "images" / "words_methods.png", dpi=110)
+    save(figure, "words_methods", is_whole)
 
 
 # everything --------------------------------------------------------------------------------------------
@@ -406,9 +415,7 @@ def main():
         children = {"words": child_words, "parts": child_parts, "counting": child_counting, "features": child_features}
         kind, name, number = sys.argv[2:]
         return print(json.dumps(list(children[kind](name, int(number)))))
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed and fewer methods")
-    quick = parser.parse_args().quick
+    quick = options(__doc__).parse_args().quick
     n_seeds, repeats = (1, [1]) if quick else (3, RUNS)
     words = list(installed(WORDS, ["attnembed", "pmi-root", "gensim"] if quick else WORDS))
     features = list(installed(FEATURES, ["tfidf", "lsa", "words", "counts"] if quick else FEATURES))
@@ -421,9 +428,9 @@ def main():
         counting_section(repeats),
         features_section(found_features, n_seeds),
     ]
-    picture(found, found_features)
-    peers = ", ".join(f"{name} {version(name)}" for name in ("EDRep", "gensim") if find_spec(name))
-    write("bench_words", f"Words and documents: quality, seconds and memory{f' ({peers})' if peers else ''}", sections)
+    picture(found, found_features, not quick)
+    title = "Words and documents: quality, seconds and memory"
+    write("bench_words", title, sections, not quick, peers=["EDRep", "gensim"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import argparse
 import importlib.util
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,10 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from . import AttentionEmbedding, NormalizerEstimator, __version__
+from ._typing import Float64, Integers, Vectors
 from .metrics import log_normalizer_exact, relative_error
 
 
-def _classify(X, y, n_jobs):
+def _classify(X: Vectors, y: Integers, n_jobs: int | None) -> Iterator[tuple[str, Float64, float]]:
     """Cross-validated accuracy with raw features and with the embedding fitted inside each fold."""
     models = {
         "raw pixels, scaled": StandardScaler(),
@@ -31,7 +34,7 @@ def _classify(X, y, n_jobs):
         yield name, result["test_score"], result["fit_time"].sum() + result["score_time"].sum()
 
 
-def _normalize(keys, temperature):
+def _normalize(keys: Vectors, temperature: float) -> Iterator[tuple[str, Float64, float]]:
     """Error and time of the Gaussian normaliser on given keys."""
     start = time.perf_counter()
     exact = log_normalizer_exact(keys, temperature=temperature)
@@ -47,7 +50,7 @@ def _normalize(keys, temperature):
         )
 
 
-def demo(picture=None, n_jobs=2):
+def demo(picture: Path | None = None, n_jobs: int | None = 2) -> None:
     """Digits: classification, held-out perplexity and the normaliser, with a picture if matplotlib is there."""
     X, y = load_digits(return_X_y=True)
     print(f"sklearn_attnembed {__version__}: {len(X)} handwritten digits of {X.shape[1]} pixels\n")
@@ -74,7 +77,7 @@ def demo(picture=None, n_jobs=2):
         print(f"\n{_draw(model, train, y_train, picture)}")
 
 
-def _draw(model, X, y, picture):
+def _draw(model: AttentionEmbedding, X: Vectors, y: Integers, picture: Path) -> str:
     """Save the 2-d view; say what was done."""
     if importlib.util.find_spec("matplotlib") is None:
         return "No picture without matplotlib: pip install 'sklearn-attnembed[plot]'."
@@ -91,7 +94,7 @@ def _draw(model, X, y, picture):
     return f"Picture: {picture}"
 
 
-def _read(path):
+def _read(path: Path) -> Any:
     """A matrix from .npy, .npz (scipy sparse) or delimited text."""
     if path.suffix == ".npy":
         return np.load(path)
@@ -100,7 +103,7 @@ def _read(path):
     return np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
 
 
-def embed(source, target, **params):
+def embed(source: Path, target: Path, **params: Any) -> None:
     """Embed a matrix in a file and write the vectors to another, complete or not at all."""
     X = _read(source)
     vectors = AttentionEmbedding(**params).fit_transform(X)
@@ -114,7 +117,7 @@ def embed(source, target, **params):
     print(f"{vectors.shape[0]} vectors of {vectors.shape[1]} dimensions in {target}")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="sklearn_attnembed", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
@@ -138,7 +141,8 @@ def main(argv=None):
     command.add_argument("--verbose", action="store_true")
 
     arguments = vars(parser.parse_args(argv))
-    run = {"demo": demo, "embed": embed}[arguments.pop("command")]
+    functions: dict[str, Callable[..., None]] = {"demo": demo, "embed": embed}
+    run = functions[arguments.pop("command")]
     try:
         run(**arguments)
     except (OSError, ValueError) as error:

@@ -1,15 +1,19 @@
 """What is given to AttentionEmbedding, validated and turned into affinities."""
 
-import warnings
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from ._core import operators
+from ._mistakes import given_as_affinities, given_as_points
+from ._sklearn import warn
+from ._typing import Float64, Vectors, Weighting
 from .affinity import local_scale, neighbor_affinity
 
 FORMATS = ["csr", "csc", "coo"]
@@ -20,8 +24,21 @@ NEIGHBORS = ("nearest_neighbors", "precomputed_nearest_neighbors")
 class AffinityInput:
     """The part of AttentionEmbedding that knows what `affinity` and `kernel` ask of X."""
 
-    def _training_affinities(self, X):
+    affinity: Any
+    kernel: str
+    metric: Any
+    weighting: Weighting
+    n_neighbors: int
+    n_jobs: int | None
+    key_embedding_: Vectors
+    n_features_in_: int
+    _key_scale: Float64 | None
+
+    def _training_affinities(self, X: Any) -> tuple[Any, Any]:
         """Validate `X` and turn it into affinities, not yet divided by row sums, and the embedding's dtype."""
+        _check_kind(X)
+        if self.affinity in PAIRWISE:
+            _check_labels(X)
         if self.affinity == "precomputed" and isinstance(X, LinearOperator):
             self.n_features_in_ = X.shape[1]
             A, dtype = X, np.float32 if X.dtype == np.float32 else np.float64
@@ -41,33 +58,52 @@ class AffinityInput:
             self._weighting, self._key_scale = self.weighting, None
             self._n_neighbors = min(self.n_neighbors, A.shape[0] - 1)
             if self._n_neighbors < self.n_neighbors:
-                warnings.warn(
+                warn(
                     f"n_neighbors={self.n_neighbors} is more than n_samples - 1 = {self._n_neighbors}, which is "
-                    "taken instead.",
-                    stacklevel=5,
+                    f"taken instead. Set n_neighbors to {self._n_neighbors} or less."
                 )
-        return self._affinities(A), dtype
+        affinities = self._affinities(A)
+        self._warn_of_mistakes(A, affinities)
+        return affinities, dtype
 
-    def _query_affinities(self, X):
+    def _warn_of_mistakes(self, X: Any, affinities: Any) -> None:
+        """Where `X` is probably not what `affinity` says."""
+        mistake = None
+        if self.affinity == "nearest_neighbors" and self.metric != "precomputed":
+            mistake = given_as_points(X)
+        elif self.affinity == "precomputed" or callable(self.affinity):
+            mistake = None if isinstance(X, LinearOperator) else given_as_affinities(affinities, self.affinity)
+        if mistake is not None:
+            warn(mistake)
+
+    def _query_affinities(self, X: Any) -> tuple[Any, NDArray[np.bool_]]:
         """Validate `X` and turn it into row-stochastic affinities to the fitted keys."""
         self._check_kernel(X)
         if isinstance(X, LinearOperator) and self.affinity == "precomputed":
             if X.shape[1] != self.n_features_in_:
                 raise ValueError(
-                    f"X has {X.shape[1]} columns, but AttentionEmbedding is expecting {self.n_features_in_}: one for "
-                    "each sample seen in fit."
+                    f"X has {X.shape[1]} columns, but AttentionEmbedding is expecting {self.n_features_in_}: pass "
+                    "affinities to each sample seen in fit."
                 )
         else:
-            X = validate_data(self, X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], reset=False)
+            try:
+                X = validate_data(self, X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], reset=False)
+            except ValueError as error:
+                shape: Any = getattr(X, "shape", ())
+                if len(shape) == 2 and shape[0] == self.n_features_in_ != shape[1]:
+                    raise ValueError(
+                        f"{error} X has {shape[0]} rows, so it is probably transposed: pass X.T."
+                    ) from error
+                raise
         return operators.row_stochastic(self._affinities(X), self.key_embedding_.dtype)
 
-    def _affinities(self, X):
+    def _affinities(self, X: Any) -> Any:
         """Affinities of the rows of validated `X` to the keys."""
         if isinstance(X, LinearOperator):
             total = np.asarray(X @ np.ones(X.shape[1]))
             if not np.all(total >= 0) or not np.all(np.isfinite(total)):
                 raise ValueError(
-                    "An operator given as precomputed affinities needs finite row sums >= 0, but the product with ones "
+                    "X, an operator with affinity='precomputed', needs finite row sums >= 0, but its product with ones "
                     f"ranges from {total.min():.4g} to {total.max():.4g}. Pass non-negative weights."
                 )
             return X
@@ -80,9 +116,12 @@ class AffinityInput:
             A = check_array(self.affinity(X, self._points), accept_sparse=FORMATS, dtype=[np.float64, np.float32])
             expected = (X.shape[0], self._points.shape[0])
             if A.shape != expected:
-                raise ValueError(f"affinity(X, Y) must return shape {expected}, one row for each of X; got {A.shape}.")
+                raise ValueError(
+                    f"affinity(X, Y) must return shape {expected}, one row for each of X; got {A.shape}. "
+                    "Return a number for every pair of X and Y."
+                )
             X = A
-        lowest = X.min() if X.shape[0] else 0
+        lowest = (X.data if sp.issparse(X) else X).min(initial=0)  # a sparse matrix's own min() sorts it in place
         if lowest < 0:
             raise ValueError(
                 f"Negative values in data passed to {type(self).__name__} with affinity={self.affinity!r}: the "
@@ -97,17 +136,17 @@ class AffinityInput:
             )
         return self._weigh(X)
 
-    def _weigh(self, distances):
+    def _weigh(self, distances: Any) -> Any:
         """Weights of nearest neighbours; in fit, where these are each other's, their local scales are learned."""
         if self._weighting == "self_tuning" and self._key_scale is None:
             self._key_scale = local_scale(distances)
         return neighbor_affinity(distances, self._n_neighbors, weighting=self._weighting, key_scale=self._key_scale)
 
-    def _check_kernel(self, X):
+    def _check_kernel(self, X: Any) -> None:
         """What the expressive kernel cannot be had with."""
         if self.kernel == "softmax":
             return
-        needed = {
+        needed: dict[str, list[Any]] = {
             "walk_length": [1],
             "null_model": ["uniform", 0],
             "normalizer": ["gaussian"],
@@ -125,3 +164,25 @@ class AffinityInput:
                 "kernel='expressive' looks at affinities one by one, but X is a LinearOperator, which has products "
                 "only. Pass a sparse matrix, or use kernel='softmax'."
             )
+
+
+def _check_kind(X: Any) -> None:
+    """A NetworkX graph is no matrix."""
+    if hasattr(X, "is_multigraph"):
+        raise TypeError(
+            f"X must be a matrix, but is a {type(X).__name__} of NetworkX. Pass affinity.random_walk(X), with "
+            "affinity='precomputed'."
+        )
+
+
+def _check_labels(X: Any) -> None:
+    """Rows and columns of a DataFrame of relations have to be the same samples in the same order."""
+    if not hasattr(X, "columns") or not hasattr(X, "index") or len(X.index) != len(X.columns):
+        return
+    rows, columns = list(X.index), list(X.columns)
+    if rows != columns and set(rows) == set(columns):
+        where = next(i for i, (row, column) in enumerate(zip(rows, columns, strict=True)) if row != column)
+        raise ValueError(
+            f"X must have rows and columns in the same order, but row {where} is {rows[where]!r} and column {where} "
+            f"{columns[where]!r}. Pass X[X.index]."
+        )

@@ -1,18 +1,54 @@
 """Attention over values, exact in bounded memory or approximate in linear time."""
 
+from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import Any, Literal, overload
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array, check_random_state
 
-from ._core.kernels import KERNELS, SQUARED, as_kernel
+from ._core.kernels import KERNELS, SQUARED, Kernel, as_kernel
 from ._core.normalizer import exact_attention
-from ._core.operators import block_runner, row_blocks
+from ._core.operators import Runner, block_runner, row_blocks
 from ._core.readout import causal_squared_sums, gaussian_attention, readout
 from ._sklearn import Interval, StrOptions, partition, validate_params
+from ._typing import Float64, Integers, KernelLike, MatrixLike, RandomState, Vectors
 
 
+@overload
+def attention(
+    Q: ArrayLike,
+    K: ArrayLike,
+    V: ArrayLike,
+    *,
+    kernel: KernelLike = ...,
+    temperature: float = ...,
+    mask: MatrixLike | None = ...,
+    causal: bool = ...,
+    method: Literal["exact", "gaussian"] = ...,
+    n_clusters: int = ...,
+    return_log_normalizer: Literal[False] = ...,
+    random_state: RandomState = ...,
+    n_jobs: int | None = ...,
+) -> Vectors: ...
+@overload
+def attention(
+    Q: ArrayLike,
+    K: ArrayLike,
+    V: ArrayLike,
+    *,
+    kernel: KernelLike = ...,
+    temperature: float = ...,
+    mask: MatrixLike | None = ...,
+    causal: bool = ...,
+    method: Literal["exact", "gaussian"] = ...,
+    n_clusters: int = ...,
+    return_log_normalizer: Literal[True],
+    random_state: RandomState = ...,
+    n_jobs: int | None = ...,
+) -> tuple[Vectors, Float64]: ...
 @validate_params(
     {
         "kernel": [StrOptions(set(KERNELS)), callable],
@@ -28,20 +64,20 @@ from ._sklearn import Interval, StrOptions, partition, validate_params
     prefer_skip_nested_validation=True,
 )
 def attention(
-    Q,
-    K,
-    V,
+    Q: ArrayLike,
+    K: ArrayLike,
+    V: ArrayLike,
     *,
-    kernel="softmax",
-    temperature=1.0,
-    mask=None,
-    causal=False,
-    method="exact",
-    n_clusters=8,
-    return_log_normalizer=False,
-    random_state=None,
-    n_jobs=None,
-):
+    kernel: KernelLike = "softmax",
+    temperature: float = 1.0,
+    mask: MatrixLike | None = None,
+    causal: bool = False,
+    method: Literal["exact", "gaussian"] = "exact",
+    n_clusters: int = 8,
+    return_log_normalizer: bool = False,
+    random_state: RandomState = None,
+    n_jobs: int | None = None,
+) -> Vectors | tuple[Vectors, Float64]:
     """Attention of queries over keys, applied to values, in bounded memory.
 
     ``output_i = sum_j a_ij v_j``, ``a_ij = f(q_i . k_j / temperature) / Z_i``.
@@ -83,7 +119,7 @@ def attention(
         A query whose weights are all zero attends uniformly to the keys it may attend to: its output is their mean
         value. One that may attend to none gets zeros.
     log_normalizer : ndarray of shape (n_queries,), float64
-        log Z; if `return_log_normalizer`.
+        Of each query, in nats; if `return_log_normalizer`.
 
     Raises
     ------
@@ -92,7 +128,7 @@ def attention(
 
     See Also
     --------
-    NormalizerEstimator : log Z alone, with other methods and error bars.
+    NormalizerEstimator : Only log Z, with other methods and error bars.
     sklearn_attnembed.nn.expressive_attention : The same in PyTorch, to learn with.
 
     Notes
@@ -133,12 +169,17 @@ def attention(
     return (output, log_z) if return_log_normalizer else output
 
 
-def _check(Q, K, V, mask, causal, method):
+def _check(Q: Vectors, K: Vectors, V: Vectors, mask: MatrixLike | None, causal: bool, method: str) -> Any:
     """Errors before any work; the mask as an array or in CSR."""
     if Q.shape[1] != K.shape[1]:
-        raise ValueError(f"Q and K need the same number of columns, but Q has {Q.shape[1]} and K {K.shape[1]}.")
+        raise ValueError(
+            f"Q and K need the same number of columns, but Q has {Q.shape[1]} and K {K.shape[1]}. Project one of them."
+        )
     if len(K) != len(V):
-        raise ValueError(f"K and V need the same number of rows, one for each key, but K has {len(K)} and V {len(V)}.")
+        raise ValueError(
+            f"K and V need the same number of rows, one for each key, but K has {len(K)} and V {len(V)}. Pass a value "
+            "for every key."
+        )
     if method == "gaussian" and (causal or mask is not None):
         raise ValueError(
             "method='gaussian' sums over all keys alike, but a mask or causal=True was given. Use method='exact', or "
@@ -150,18 +191,20 @@ def _check(Q, K, V, mask, causal, method):
     if mask.dtype != bool or mask.shape != (len(Q), len(K)):
         raise ValueError(
             f"mask must be boolean, True where a query may attend, of shape (n_queries, n_keys) = {(len(Q), len(K))}; "
-            f"got {mask.dtype} of shape {mask.shape}."
+            f"got {mask.dtype} of shape {mask.shape}. Use mask.astype(bool), a row for each query."
         )
     return mask
 
 
-def _exact(rows, Q, K, V, kernel, beta, mask, causal):
+def _exact(
+    rows: Integers, Q: Vectors, K: Vectors, V: Vectors, kernel: Kernel, beta: float, mask: Any, causal: bool
+) -> tuple[Any, Any]:
     """log Z and output of some queries, over all pairs."""
     n_keys = min(int(rows[-1]) + 1, len(K)) if causal else len(K)
     if mask is not None:
         mask = mask[rows].toarray() if sp.issparse(mask) else mask[rows]
 
-    def allowed(keys):
+    def allowed(keys: slice) -> Any:
         past = np.arange(n_keys)[keys] <= rows[:, None] if causal else True
         return past if mask is None else past & mask[:, :n_keys][:, keys]
 
@@ -169,14 +212,16 @@ def _exact(rows, Q, K, V, kernel, beta, mask, causal):
     return exact_attention(Q[rows], K[:n_keys], V[:n_keys], kernel, beta, allowed=restricted)
 
 
-def _is_linear_cheaper(Q, K, V, causal):
+def _is_linear_cheaper(Q: Vectors, K: Vectors, V: Vectors, causal: bool) -> bool:
     """Whether sums over the keys cost less than pairs; causal ones go along with the queries."""
     n_features = K.shape[1] * (K.shape[1] + 1) // 2
     pairs = len(Q) * len(K) * (K.shape[1] + V.shape[1]) / (1 + causal)
     return (len(Q) + len(K)) * n_features * (V.shape[1] + 1) < pairs and (len(Q) == len(K) or not causal)
 
 
-def _by_clusters(Q, K, V, kernel, beta, labels, run):
+def _by_clusters(
+    Q: Vectors, K: Vectors, V: Vectors, kernel: Kernel, beta: float, labels: Integers, run: Runner
+) -> Iterable[Any]:
     """log Z and output from the moments of clusters of keys."""
     moments = readout(K, V, labels, int(labels.max()) + 1)
     bounds = row_blocks([len(Q)], moments.sums.shape[1])
@@ -184,7 +229,7 @@ def _by_clusters(Q, K, V, kernel, beta, labels, run):
     return map(np.concatenate, zip(*parts, strict=True))
 
 
-def _squared(Q, K, V, beta, causal, run):
+def _squared(Q: Vectors, K: Vectors, V: Vectors, beta: float, causal: bool, run: Runner) -> tuple[Any, Any]:
     """log Z and output of squared attention, in linear time; queries orthogonal to nearly all keys the long way."""
     if causal:
         sums = np.concatenate(list(causal_squared_sums(Q, K, V)))

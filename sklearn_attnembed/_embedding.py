@@ -1,11 +1,13 @@
 """AttentionEmbedding: embeddings by the linear-time surrogate of the softmax loss."""
 
-import warnings
+from collections.abc import Callable
 from functools import cache, partial
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse.linalg import LinearOperator
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -14,8 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import FORMATS, NEIGHBORS, PAIRWISE, AffinityInput
 from ._core import expressive, operators, solver
-from ._core.problem import Problem, Strategy
-from ._core.response import responder
+from ._core.problem import Look, Problem, Strategy
+from ._core.response import Model, responder
+from ._explain import ExplainMixin
+from ._progress import Progress
 from ._sklearn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -26,16 +30,15 @@ from ._sklearn import (
     _fit_context,
     cluster_centers,
     partition,
+    warn,
     with_callbacks,
 )
-from .metrics import log_normalizer_exact
-
-# `score` takes the exact log Z on at most so many query-key pairs: rows beyond it are left out at even steps.
-_SCORED_PAIRS = 2**31
+from ._typing import Affinity, Float64, Integers, MatrixLike, RandomState, Relations, Vectors, Weighting
 
 
 class AttentionEmbedding(
     AffinityInput,
+    ExplainMixin,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -148,9 +151,9 @@ class AttentionEmbedding(
         Threads. None is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.
 
     verbose : int, default=0
-        If positive, print iteration, loss and displacement. With scikit-learn 1.9 or newer its callbacks
-        (:class:`sklearn.callback.ProgressBar`, :class:`sklearn.callback.ScoringMonitor`, your own to stop early) can
-        be set by `set_callbacks`.
+        If positive, print iteration, loss, displacement and the time left, as far as it can be told. With
+        scikit-learn 1.9 or newer its callbacks (:class:`sklearn.callback.ProgressBar`,
+        :class:`sklearn.callback.ScoringMonitor`, your own to stop early) can be set by `set_callbacks`.
 
     Attributes
     ----------
@@ -158,8 +161,9 @@ class AttentionEmbedding(
         The vectors of the training samples: what `transform` gives for their rows.
 
     key_embedding_ : ndarray of shape (n_keys, n_components)
-        The vectors attended to: of the training samples again (equal to `embedding_` up to the tolerance and,
-        for strongly asymmetric affinities, a small rotation), or of the features if bipartite.
+        The vectors attended to: of the features if bipartite, else of the training samples again. `embedding_` is each
+        row's answer to these: the two agree where affinities are symmetric, up to the tolerance, and less so the more
+        directed they are.
 
     key_weight_ : ndarray of shape (n_keys,)
         How much each key counts: attention goes as ``key_weight_ * exp(x . y / temperature)``. Zero for keys without
@@ -180,6 +184,9 @@ class AttentionEmbedding(
     isolated_ : ndarray of bool of shape (n_samples,)
         Samples without any affinity: their vectors are zero and they are left out of everything.
 
+    affinity_matrix_ : sparse array or ndarray of shape (n_samples, n_keys)
+        The affinities that `embedding_` answers to, divided by their row sums. Not kept of a LinearOperator.
+
     n_features_in_ : int
         Columns seen during `fit`.
 
@@ -188,7 +195,7 @@ class AttentionEmbedding(
 
     See Also
     --------
-    NormalizerEstimator : log Z alone, for any vectors.
+    NormalizerEstimator : Log Z alone, for any vectors.
     sklearn.manifold.SpectralEmbedding : Eigenvectors of the same affinities, without `transform`.
 
     Notes
@@ -248,28 +255,28 @@ class AttentionEmbedding(
 
     def __init__(
         self,
-        n_components=64,
+        n_components: int = 64,
         *,
-        affinity="nearest_neighbors",
-        n_neighbors=15,
-        weighting="perplexity",
-        metric="euclidean",
-        walk_length=1,
-        kernel="softmax",
-        temperature=0.2,
-        n_clusters=1,
-        null_model="uniform",
-        key_weight="uniform",
-        normalizer="gaussian",
-        n_exact=64,
-        solver="accelerated",
-        max_iter=100,
-        tol=1e-2,
-        warm_start=False,
-        random_state=None,
-        n_jobs=None,
-        verbose=0,
-    ):
+        affinity: Affinity = "nearest_neighbors",
+        n_neighbors: int = 15,
+        weighting: Weighting = "perplexity",
+        metric: str | Callable[..., float] = "euclidean",
+        walk_length: int = 1,
+        kernel: Literal["softmax", "expressive"] = "softmax",
+        temperature: float = 0.2,
+        n_clusters: int = 1,
+        null_model: Literal["uniform", "degree"] | float | ArrayLike = "uniform",
+        key_weight: Literal["uniform", "degree"] | float = "uniform",
+        normalizer: Literal["gaussian", "neighbors", "exact"] = "gaussian",
+        n_exact: int = 64,
+        solver: Literal["accelerated", "gradient"] = "accelerated",
+        max_iter: int = 100,
+        tol: float = 1e-2,
+        warm_start: bool = False,
+        random_state: RandomState = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.n_components = n_components
         self.affinity = affinity
         self.n_neighbors = n_neighbors
@@ -294,7 +301,7 @@ class AttentionEmbedding(
     # fit and transform -------------------------------------------------------------------------------
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Relations, y: None = None) -> Self:
         """Learn the embedding.
 
         Parameters
@@ -307,6 +314,7 @@ class AttentionEmbedding(
         Returns
         -------
         self : AttentionEmbedding
+            Fitted.
 
         Raises
         ------
@@ -321,25 +329,24 @@ class AttentionEmbedding(
             If rows have no affinity, or `n_neighbors` was clipped.
         """
         task = FitTask(self, X, y, self.max_iter)
-        before = dict(vars(self))
+        before = dict(self.__dict__)
         try:
             displacement = self._fit(X, task)
         except BaseException:  # interrupted too: the model stays what it was
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         task.end()
         _warn_isolated(self.isolated_)
         if not self.converged_ and self.tol > 0 and self.n_iter_ == self.max_iter:  # not stopped by a callback
-            warnings.warn(
+            warn(
                 f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
                 f"was {displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return self
 
-    def _fit(self, X, task):
+    def _fit(self, X: Any, task: FitTask) -> float:
         """Validate, solve, store; return the last displacement."""
         self._check_kernel(X)
         A, dtype = self._training_affinities(X)
@@ -353,13 +360,16 @@ class AttentionEmbedding(
         problem = self._problem(A, P, isolated, dtype)
         Y, is_warm = self._first_vectors(problem, dtype, int(seeds[0]))
         strategy = self._strategy(problem, int(seeds[1]))
+        is_softmax = self.kernel == "softmax"
+        converges = is_softmax and self.solver == "accelerated"  # before max_iter
+        progress = Progress(type(self).__name__, self.max_iter, self.tol if converges else 0)
         with operators.block_runner(self.n_jobs) as run:
 
-            def report(iteration, loss, displacement, so_far):
-                self._print(iteration, loss, displacement)
+            def report(iteration: int, loss: float, displacement: float, so_far: Callable[[], solver.Solution]) -> bool:
+                if self.verbose:
+                    print(progress.line(iteration, loss, displacement))
                 return task.end(lambda: self._attributes(problem, so_far(), strategy, run))
 
-            is_softmax = self.kernel == "softmax"
             solve = partial(solver.solve, solver=self.solver) if is_softmax else expressive.solve
             solution = solve(
                 problem,
@@ -372,12 +382,20 @@ class AttentionEmbedding(
                 begin=task.begin,
                 report=report,
             )
-            vars(self).update(self._attributes(problem, solution, strategy, run))
+            self.__dict__.update(self._attributes(problem, solution, strategy, run))
         self.isolated_ = isolated
         self.embedding_ = self._respond(self._model, P, isolated)
+        self._keep(A, P)
         return solution.displacement
 
-    def fit_transform(self, X, y=None):
+    def _keep(self, A: Any, P: Any) -> None:
+        """Keep the affinities, to explain them, where they have rows."""
+        self.__dict__.pop("affinity_matrix_", None)
+        if not isinstance(P, LinearOperator):
+            self.affinity_matrix_ = P
+            self._row_sums = np.asarray(A.sum(axis=1)).ravel() if self.affinity == "bipartite" else None
+
+    def fit_transform(self, X: Relations, y: None = None) -> Vectors:
         """Learn the embedding and return it: the same as ``fit(X).transform(X)``.
 
         Parameters
@@ -390,10 +408,11 @@ class AttentionEmbedding(
         Returns
         -------
         embedding : ndarray of shape (n_samples, n_components)
+            Unit rows; zero for samples without any affinity.
         """
         return self.fit(X, y).embedding_
 
-    def transform(self, X):
+    def transform(self, X: Relations) -> Vectors:
         """Embed samples, each given the fitted keys alone.
 
         Parameters
@@ -416,7 +435,7 @@ class AttentionEmbedding(
         _warn_isolated(isolated)
         return self._respond(self._model, P, isolated)
 
-    def transform_keys(self, X):
+    def transform_keys(self, X: MatrixLike) -> Vectors:
         """Embed new columns of a table, each given the fitted rows alone (``affinity="bipartite"``).
 
         What `transform` is for new rows: new items of known users, new words of known documents.
@@ -455,16 +474,17 @@ class AttentionEmbedding(
             )
         X = check_array(X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], input_name="X")
         if X.shape[0] != self._sizes[0]:
+            transposed = " It is probably transposed: pass X.T." if X.shape[1] == self._sizes[0] else ""
             raise ValueError(
                 f"X has {X.shape[0]} rows, but transform_keys is expecting {self._sizes[0]}: one for each sample seen "
-                "in fit, in the same order."
+                f"in fit, in the same order. Leave none of them out.{transposed}"
             )
         P, isolated = operators.row_stochastic(self._affinities(X).T, self.key_embedding_.dtype)
         _warn_isolated(isolated, "columns")
         return self._respond(self._column_model, P, isolated)
 
-    def recommend(self, X, n_items=10, *, exclude_known=True):
-        """Columns that rows attend to most (``affinity="bipartite"``): items for users, fitted or not.
+    def recommend(self, X: MatrixLike, n_items: int = 10, *, exclude_known: bool = True) -> tuple[Integers, Float64]:
+        """Rank the columns that rows attend to most (``affinity="bipartite"``): items for users, fitted or not.
 
         Ranked by attention, ``log key_weight_ + x . y / temperature`` (or the kernel's logarithm). With
         ``key_weight="degree"`` that knows how popular items are, which is what recommendations want, and all that there
@@ -509,7 +529,8 @@ class AttentionEmbedding(
             )
         if not isinstance(n_items, Integral) or not 1 <= n_items <= self.n_features_in_:
             raise ValueError(
-                f"n_items must be an integer from 1 to the {self.n_features_in_} columns; got {n_items!r}."
+                f"n_items must be an integer from 1 to the {self.n_features_in_} columns; got {n_items!r}. Lower it, "
+                "or fit more columns."
             )
         P, isolated = self._query_affinities(X)
         queries = self._respond(self._model, P, isolated) / self.temperature
@@ -528,62 +549,8 @@ class AttentionEmbedding(
         items[np.isneginf(scores)] = -1
         return items, scores
 
-    def score(self, X, y=None):
-        """Mean log likelihood of affinity rows under the attention of their embedding, exactly normalised.
-
-        ``mean_i sum_j P_ij log a_ij``, in nats, higher is better: label-free, so a grid search can choose dimension,
-        temperature and walk length. Rows without affinity are left out. At most 2^31 query-key pairs are
-        looked at, with rows at even steps if there are more.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or LinearOperator
-            As for `transform`.
-        y : Ignored
-            Present for API consistency.
-
-        Returns
-        -------
-        score : float
-        """
-        check_is_fitted(self)
-        P, isolated = self._query_affinities(X)
-        keys = self.key_embedding_[self._active_keys]
-        rows = np.flatnonzero(~isolated)
-        if len(rows) == 0:
-            raise ValueError("X has no row with any affinity to the fitted samples, so there is nothing to score.")
-        embedding = self._respond(self._model, P, isolated)[rows]
-        step = -(-len(rows) * len(keys) // _SCORED_PAIRS)
-        weight, log_weight = None, 0.0
-        if self.key_weight not in ("uniform", 0):
-            weight = self.key_weight_[self._active_keys]
-            log_weight = (P @ np.log(np.where(self.key_weight_ > 0, self.key_weight_, 1)))[rows]
-        settings = {"temperature": self.temperature, "key_weight": weight, "n_jobs": self.n_jobs}
-        if self.kernel == "softmax":
-            fit = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)[rows]) / self.temperature
-        else:
-            pull = expressive.pull(sp.csr_array(P)[rows], embedding, self.key_embedding_, 1 / self.temperature)
-            fit, settings["kernel"] = -pull.loss, expressive.weight
-        log_z = log_normalizer_exact(embedding[::step], keys, **settings)
-        return float(np.mean((fit + log_weight)[::step] - log_z))
-
-    def perplexity(self, X):
-        """``exp(-score(X))``: among how many keys, in effect, the attention of the true ones is lost.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or LinearOperator
-            As for `transform`.
-
-        Returns
-        -------
-        perplexity : float
-            The number of keys for attention that knows nothing; lower is better.
-        """
-        return float(np.exp(-self.score(X)))
-
-    def estimate_memory(self, n_samples, n_features=0, dtype=np.float64):
-        """Bytes that `fit` needs beyond the affinities, before fitting.
+    def estimate_memory(self, n_samples: int, n_features: int = 0, dtype: DTypeLike = np.float64) -> int:
+        """Say how many bytes `fit` needs beyond the affinities, before fitting.
 
         Parameters
         ----------
@@ -597,6 +564,7 @@ class AttentionEmbedding(
         Returns
         -------
         n_bytes : int
+            Of the embedding's copies, which the affinities come on top of.
 
         Examples
         --------
@@ -609,7 +577,7 @@ class AttentionEmbedding(
         return n_copies * rows * self.n_components * np.dtype(dtype).itemsize
 
     # the solver's view -------------------------------------------------------------------------------
-    def _problem(self, A, P, isolated, dtype):
+    def _problem(self, A: Any, P: Any, isolated: Any, dtype: Any) -> Problem:
         """The problem to solve, square or bipartite."""
         if self.affinity == "bipartite":
             backward, unused = operators.row_stochastic(A.T, dtype)
@@ -622,10 +590,10 @@ class AttentionEmbedding(
                 square = operators.row_stochastic(P + P.T, dtype)[0]
 
         @cache
-        def degree():
+        def degree() -> Float64:
             return np.concatenate([_column_sums(side) for side in ([A.T, A] if len(sizes) == 2 else [A])])
 
-        def shares(name, whole):
+        def shares(name: Any, whole: bool) -> Float64:
             """Powers of the degree, of each side's active rows, that sum to one or, `whole`, to their number."""
             gamma = {"uniform": 0, "degree": 1}.get(name, name)
             powers = active * (degree() ** gamma if gamma else 1.0)
@@ -649,7 +617,7 @@ class AttentionEmbedding(
             walk_length=self.walk_length,
         )
 
-    def _first_vectors(self, problem, dtype, seed):
+    def _first_vectors(self, problem: Problem, dtype: Any, seed: int) -> tuple[Vectors, bool]:
         """Where the solver starts, and whether that is where it ended before."""
         Y = _initial_vectors(problem.active, self.n_components, dtype, seed)
         if not self.warm_start or not hasattr(self, "_vectors"):
@@ -668,7 +636,7 @@ class AttentionEmbedding(
             start += n_before
         return Y, True
 
-    def _strategy(self, problem, seed):
+    def _strategy(self, problem: Problem, seed: int) -> Strategy:
         """How the solver has Z."""
         return Strategy(
             self.normalizer,
@@ -679,7 +647,9 @@ class AttentionEmbedding(
             seed,
         )
 
-    def _attributes(self, problem, solution, strategy, run):
+    def _attributes(
+        self, problem: Problem, solution: solver.Solution, strategy: Strategy, run: operators.Runner
+    ) -> dict[str, Any]:
         """The model: the keys, where walks lead, and their statistics; of both sides, if there are two."""
         n_sides = len(problem.sizes)
         targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, n_sides, run)
@@ -693,16 +663,17 @@ class AttentionEmbedding(
             "_vectors": solution.vectors,
             "_sizes": list(problem.sizes),
             "_active_keys": active,
+            "_key_labels": _labels(solution.look, rows, active),
             "key_weight_": active * (1.0 if problem.weight is None else problem.weight[rows]),
             "_model": solver.model(problem, solution, strategy, targets, 0, run),
             "_column_model": solver.model(problem, solution, strategy, targets, 1, run) if n_sides == 2 else None,
         }
 
-    def _respond(self, model, P, isolated):
+    def _respond(self, model: Model, P: Any, isolated: Any) -> Vectors:
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
         bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1])
         if self.kernel == "expressive":
-            pieces = operators.blocked(sp.csr_array(P), bounds).pieces
+            pieces: Any = operators.blocked(sp.csr_array(P), bounds).pieces
             return self._by_block(model, isolated, bounds, lambda block: expressive.respond(pieces[block], model))
         # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
         targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64)
@@ -710,11 +681,11 @@ class AttentionEmbedding(
         respond = responder(model)
         return self._by_block(model, isolated, bounds, lambda block: respond(product(block)))
 
-    def _by_block(self, model, isolated, bounds, vectors):
+    def _by_block(self, model: Model, isolated: Any, bounds: list[slice], vectors: Callable[[int], Vectors]) -> Vectors:
         """Vectors of all blocks, zero where isolated."""
         out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
 
-        def one(block):
+        def one(block: int) -> None:
             rows, kept = bounds[block], ~isolated[bounds[block]]
             out[rows][kept] = vectors(block)[kept]
 
@@ -723,19 +694,12 @@ class AttentionEmbedding(
                 pass
         return out
 
-    # messages ----------------------------------------------------------------------------------------
-    def _print(self, iteration, loss, displacement):
-        if self.verbose:
-            print(
-                f"[AttentionEmbedding] iteration {iteration + 1:4d}  loss {loss:.6f}  displacement {displacement:.2e}"
-            )
-
     # scikit-learn ------------------------------------------------------------------------------------
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.key_embedding_.shape[1]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.input_tags.pairwise = self.affinity in PAIRWISE
@@ -744,7 +708,7 @@ class AttentionEmbedding(
         return tags
 
 
-def _initial_vectors(active, n_components, dtype, seed):
+def _initial_vectors(active: Any, n_components: int, dtype: Any, seed: int) -> Vectors:
     """Random unit rows, the same in any precision, drawn a block at a time; zero where not active."""
     generator = np.random.default_rng(seed)
     Y = np.empty((len(active), n_components), dtype)
@@ -754,7 +718,13 @@ def _initial_vectors(active, n_components, dtype, seed):
     return operators.unit_rows(Y)
 
 
-def _given_null(null_model, active, n_sides):
+def _labels(look: Look | None, rows: slice, active: Any) -> Integers:
+    """Clusters of the keys, -1 for those without any affinity."""
+    labels = np.zeros(len(active), np.intp) if look is None or look.labels is None else look.labels[rows]
+    return np.where(active, labels, -1)
+
+
+def _given_null(null_model: Any, active: Any, n_sides: int) -> Float64:
     """A null model given as an array, checked, over the active rows."""
     p0 = check_array(null_model, ensure_2d=False, dtype=np.float64, input_name="null_model")
     if n_sides == 2 or p0.shape != active.shape:
@@ -763,11 +733,14 @@ def _given_null(null_model, active, n_sides):
             "square affinity. Pass a power of the degree instead."
         )
     if p0.min() < 0 or not p0[active].sum() > 0:
-        raise ValueError(f"null_model must be >= 0 with a positive sum; its smallest is {p0.min():.4g}. Clip it.")
+        raise ValueError(
+            f"null_model must be >= 0 with a positive sum; its smallest is {p0.min():.4g}, its sum over "
+            f"active rows {p0[active].sum():.4g}. Clip it, or use 'uniform'."
+        )
     return p0 * active / p0[active].sum()
 
 
-def _column_sums(A):
+def _column_sums(A: Any) -> Float64:
     """Degrees of the keys."""
     if isinstance(A, LinearOperator):
         try:
@@ -780,10 +753,9 @@ def _column_sums(A):
     return np.asarray(A.sum(axis=0), np.float64).ravel()
 
 
-def _warn_isolated(isolated, kind="rows"):
+def _warn_isolated(isolated: Any, kind: str = "rows") -> None:
     if isolated.any():
-        warnings.warn(
-            f"{np.count_nonzero(isolated)} of {len(isolated)} {kind} have no affinity: their vectors are zero, see "
-            "isolated_. Drop them, or give them an affinity to themselves.",
-            stacklevel=4,  # of fit or transform, through scikit-learn's wrapper
+        warn(
+            f"{np.count_nonzero(isolated)} of {len(isolated)} {kind} have no affinity: their vectors are zero, "
+            "see isolated_. Drop them, or give them an affinity to themselves."
         )

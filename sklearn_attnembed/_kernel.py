@@ -2,9 +2,11 @@
 
 import warnings
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -18,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ._core.kernels import KERNELS, expressive_value
 from ._core.normalizer import attention_rows
 from ._core.operators import block_runner
-from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context
+from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, warn
+from ._typing import KernelName, MatrixLike, RandomState, Vectors
 
 
 class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator):
@@ -118,15 +121,15 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
 
     def __init__(
         self,
-        kernel="expressive",
+        kernel: KernelName = "expressive",
         *,
-        method="landmarks",
-        n_components=100,
-        landmarks=None,
-        temperature=1.0,
-        normalize=True,
-        random_state=None,
-    ):
+        method: Literal["landmarks", "exact", "sketch"] = "landmarks",
+        n_components: int = 100,
+        landmarks: ArrayLike | None = None,
+        temperature: float = 1.0,
+        normalize: bool = True,
+        random_state: RandomState = None,
+    ) -> None:
         self.kernel = kernel
         self.method = method
         self.n_components = n_components
@@ -136,7 +139,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: MatrixLike, y: Any = None) -> Self:
         """Find the landmarks, or draw the sketch.
 
         Parameters
@@ -149,6 +152,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
         Returns
         -------
         self : ExpressiveKernel
+            The fitted estimator.
 
         Raises
         ------
@@ -178,7 +182,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
             self.sketch_ = sketch.set_output(transform="default").fit(X)
         return self
 
-    def _find_landmarks(self, X):
+    def _find_landmarks(self, X: Any) -> Vectors:
         """Given landmarks, checked, or k-means centres."""
         if self.landmarks is not None:
             landmarks = check_array(self.landmarks, dtype=X.dtype, copy=True, input_name="landmarks")
@@ -190,17 +194,17 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
             return landmarks
         n_landmarks = min(self.n_components, X.shape[0])
         if n_landmarks < self.n_components:
-            warnings.warn(
-                f"n_components={self.n_components} is more than n_samples={X.shape[0]}, which is taken instead.",
-                stacklevel=4,
+            warn(
+                f"n_components={self.n_components} is more than n_samples={X.shape[0]}, which is taken instead. Lower "
+                "n_components, or pass more rows."
             )
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         with block_runner(1), warnings.catch_warnings():  # one thread: the order of its sums depends on them
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than landmarks: some coincide
             return KMeans(n_landmarks, n_init=1, random_state=seed).fit(X).cluster_centers_
 
-    def transform(self, X):
-        """Features of rows.
+    def transform(self, X: MatrixLike) -> Vectors | sp.csr_array:
+        """Turn rows into features.
 
         Parameters
         ----------
@@ -228,22 +232,22 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Versio
         return features.astype(X.dtype, copy=False)
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         if self.method == "exact":
             return len(self._scale)
         return self.sketch_.n_components if self.method == "sketch" else len(self.landmarks_)
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return any(hasattr(self, name) for name in ("landmarks_", "_scale", "sketch_"))
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def expressive_kernel(X, Y=None, temperature=1.0):
+def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: float = 1.0) -> Vectors | float:
     """Matrix of expressive weights between rows.
 
     ``z^2 / (1 + z^2)`` with ``z = X Y' / temperature`` [1]_. It can be given to estimators:
@@ -268,6 +272,11 @@ def expressive_kernel(X, Y=None, temperature=1.0):
     ------
     ValueError
         If `temperature` is not positive, or `X` and `Y` are not finite or differ in columns.
+
+    See Also
+    --------
+    ExpressiveKernel : Features in place of the matrix.
+    sklearn.metrics.pairwise.polynomial_kernel : Positive definite; ``degree=2, coef0=0`` for the squared score.
 
     Notes
     -----
@@ -296,7 +305,7 @@ def expressive_kernel(X, Y=None, temperature=1.0):
     array([[0.9, 0.9, 0. ]])
     """
     if not temperature > 0:
-        raise ValueError(f"temperature must be > 0; got {temperature!r}.")
+        raise ValueError(f"temperature must be > 0; got {temperature!r}. Pass 1.0 to leave scores as they are.")
     is_pair = not sp.issparse(X) and np.ndim(X) == 1
     if is_pair:  # as KernelRidge calls it
         X, Y = np.atleast_2d(X), np.atleast_2d(X if Y is None else Y)

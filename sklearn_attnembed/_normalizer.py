@@ -1,28 +1,34 @@
 """NormalizerEstimator: log Z of any queries against any keys."""
 
 from numbers import Integral, Real
+from typing import Any, Literal, Self, get_args, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core.checks import calibration, choose
 from ._core.kernels import KERNELS, as_kernel
 from ._core.normalizer import log_difference
-from ._core.operators import block_runner
-from ._core.summary import Estimator, Plan, combine, needs_softmax, summarise
+from ._core.operators import Runner, block_runner
+from ._core.summary import Estimator, Plan, Summary, combine, needs_softmax, summarise
 from ._sklearn import (
     BaseEstimator,
     Interval,
     StrOptions,
     VersionedState,
-    _check_sample_weight,
     _fit_context,
+    available_if,
+    check_key_weight,
     cluster_centers,
 )
+from ._typing import Float64, Integers, KernelLike, RandomState, Vectors
 
+Method = Literal[
+    "gaussian", "control_variate", "sampling", "neighbors", "random_fourier", "positive_features", "exact", "auto"
+]
 # `score` compares on at most so many queries.
 _SCORED_QUERIES = 1000
 # Relative to log Z: what sums of many terms lose at most.
@@ -33,7 +39,7 @@ _PLANNED = ("method", "n_clusters", "covariance_type", "n_samples", "n_exact", "
 _KEEPING = ("neighbors", "exact", "auto")
 
 
-def _can_forget(estimator):
+def _can_forget(estimator: Any) -> bool:
     """Whether a summary of the keys is enough; an error that says why not."""
     if estimator.method in _KEEPING:
         raise AttributeError(
@@ -43,7 +49,7 @@ def _can_forget(estimator):
     return True
 
 
-def _in_place(labels, kept):
+def _in_place(labels: Integers, kept: NDArray[np.bool_]) -> Integers:
     """Labels of all keys, -1 for those left out."""
     out = np.full(len(kept), -1, labels.dtype)
     out[kept] = labels
@@ -191,20 +197,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
 
     _parameter_constraints = {
         "kernel": [StrOptions(set(KERNELS)), callable],
-        "method": [
-            StrOptions(
-                {
-                    "gaussian",
-                    "control_variate",
-                    "sampling",
-                    "neighbors",
-                    "random_fourier",
-                    "positive_features",
-                    "exact",
-                    "auto",
-                }
-            )
-        ],
+        "method": [StrOptions(set(get_args(Method)))],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions({"full", "diag"})],
@@ -217,22 +210,27 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         "n_jobs": [Integral, None],
     }
 
+    _keys: Vectors | None
+    _key_weights: Float64 | None
+    _key_labels: Integers | None
+    _scale: list[float]
+
     def __init__(
         self,
-        kernel="softmax",
+        kernel: KernelLike = "softmax",
         *,
-        method="gaussian",
-        temperature=1.0,
-        n_clusters=1,
-        covariance_type="full",
-        n_samples=1000,
-        n_exact=64,
-        n_heavy=0,
-        n_components=1000,
-        tol=1e-3,
-        random_state=None,
-        n_jobs=None,
-    ):
+        method: Method = "gaussian",
+        temperature: float = 1.0,
+        n_clusters: int = 1,
+        covariance_type: Literal["full", "diag"] = "full",
+        n_samples: int = 1000,
+        n_exact: int = 64,
+        n_heavy: int = 0,
+        n_components: int = 1000,
+        tol: float = 1e-3,
+        random_state: RandomState = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.kernel = kernel
         self.method = method
         self.temperature = temperature
@@ -247,7 +245,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         self.n_jobs = n_jobs
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Take in the keys.
 
         Parameters
@@ -262,6 +260,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         Returns
         -------
         self : NormalizerEstimator
+            The fitted estimator.
 
         Raises
         ------
@@ -280,7 +279,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
 
     @available_if(_can_forget)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Take in more keys, in one pass and without keeping them.
 
         The result does not depend on the order of chunks and, with one cluster, is that of `fit` on all of them. With
@@ -298,25 +297,37 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         Returns
         -------
         self : NormalizerEstimator
+            The estimator, with more keys.
 
         Raises
         ------
         AttributeError
             If the method needs the keys themselves: "neighbors", "exact" and "auto".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_attnembed import NormalizerEstimator
+        >>> keys = np.random.default_rng(0).standard_normal((2000, 4))
+        >>> model = NormalizerEstimator()
+        >>> for chunk in np.array_split(keys, 4):
+        ...     model = model.partial_fit(chunk)
+        >>> bool(np.allclose(model.score_samples(keys[:5]), NormalizerEstimator().fit(keys).score_samples(keys[:5])))
+        True
         """
         first = not hasattr(self, "_summary")
         plan = self._plan() if first else self._fitted_plan()
         X, weights, kept = self._validate_keys(X, sample_weight, reset=first)
         with block_runner(self.n_jobs) as run:
-            before = None if first else self._summary
+            before: Summary | None = None if first else self._summary
             summary, labels = summarise(X, weights, plan, cluster_centers, run, before)
-            if not first:
+            if before is not None:
                 summary = combine(before, summary, plan, cluster_centers, run)
         self._keys, self._key_weights, self._key_labels, self.estimated_error_ = None, None, None, np.nan
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
 
     @available_if(_can_forget)
-    def merge(self, other):
+    def merge(self, other: "NormalizerEstimator") -> Self:
         """Take in the keys of another estimator, so that shards can be fitted apart.
 
         Parameters
@@ -328,6 +339,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         Returns
         -------
         self : NormalizerEstimator
+            The estimator, with the keys of both.
 
         Raises
         ------
@@ -335,10 +347,23 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             If the other's parameters or features differ.
         TypeError
             If the other is no NormalizerEstimator.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_attnembed import NormalizerEstimator
+        >>> keys = np.random.default_rng(0).standard_normal((2000, 4))
+        >>> shards = [NormalizerEstimator().fit(part) for part in np.split(keys, 2)]
+        >>> model = shards[0].merge(shards[1])
+        >>> bool(np.allclose(model.score_samples(keys[:5]), NormalizerEstimator().fit(keys).score_samples(keys[:5])))
+        True
         """
         check_is_fitted(self)
         if not isinstance(other, NormalizerEstimator):
-            raise TypeError(f"merge takes a fitted NormalizerEstimator, got {type(other).__name__}.")
+            raise TypeError(
+                f"other must be a NormalizerEstimator, got {type(other).__name__}. Pass one fitted with the parameters "
+                "of this one."
+            )
         check_is_fitted(other)
         plan, theirs = self._fitted_plan(), other._fitted_plan()
         values = {"kernel": (self.kernel, other.kernel), "temperature": (1 / plan.beta, 1 / theirs.beta)}
@@ -349,19 +374,25 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         for name, pair in values.items():
             if pair[0] != pair[1]:
                 here, there = (f"{x:g}" if isinstance(x, float) else repr(x) for x in pair)
-                raise ValueError(f"merge needs equal parameters, but {name} is {here} here and {there} there.")
+                raise ValueError(
+                    f"merge needs equal parameters, but {name} is {here} here and {there} there. Fit other with {here}."
+                )
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(
                 f"merge needs keys of equal width, but they have {self.n_features_in_} and "
-                f"{other.n_features_in_} features."
+                f"{other.n_features_in_} features. Fit other on the columns of this one."
             )
         with block_runner(self.n_jobs) as run:
             summary = combine(self._summary, other._summary, plan, cluster_centers, run)
         self._keys = self._key_weights = self._key_labels = None
         return self._store(plan, summary, self.labels_)
 
-    def score_samples(self, X, return_std=False):
-        """log Z of queries.
+    @overload
+    def score_samples(self, X: ArrayLike, return_std: Literal[False] = ...) -> Float64: ...
+    @overload
+    def score_samples(self, X: ArrayLike, return_std: Literal[True]) -> tuple[Float64, Float64]: ...
+    def score_samples(self, X: ArrayLike, return_std: bool = False) -> Float64 | tuple[Float64, Float64]:
+        """Estimate log Z of queries.
 
         Parameters
         ----------
@@ -394,7 +425,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             rounding = _ROUNDING * (1 + np.abs(log_z, where=np.isfinite(log_z), out=np.zeros(len(X))))
             return log_z, np.where(np.isfinite(log_z), np.maximum(std * self._calibration(run), rounding), 0)
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> Vectors:
         """Log of the attention mass that each cluster of keys receives; log Z is its logsumexp.
 
         Parameters
@@ -415,8 +446,10 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             log_mass = self._estimator().masses(X, self.method_, run)
         return np.maximum(log_mass, np.log(np.finfo(X.dtype).tiny)).astype(X.dtype)
 
-    def score(self, X, y=None):
-        """Minus the mean absolute error of log Z against its exact value, on at most 1,000 queries at even steps.
+    def score(self, X: ArrayLike, y: Any = None) -> float:
+        """Mean absolute error of log Z against its exact value, times minus one.
+
+        On at most 1,000 of the queries, at even steps.
 
         Parameters
         ----------
@@ -437,8 +470,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             estimate, _ = self._estimator().estimate(X, self.method_, run)
         return -float(np.mean(np.abs(log_difference(estimate, exact))))
 
-    def score_samples_exact(self, X):
-        """log Z of queries by summing over all keys, whatever the method.
+    def score_samples_exact(self, X: ArrayLike) -> Float64:
+        """Sum over all keys for log Z of queries, whatever the method.
 
         Parameters
         ----------
@@ -454,16 +487,25 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         ------
         ValueError
             If the keys came by `partial_fit` and were not kept.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed import NormalizerEstimator
+        >>> NormalizerEstimator().fit([[1.0, 0.0], [-1.0, 0.0]]).score_samples_exact([[0.0, 3.0]])
+        array([0.69314718])
         """
         return self._exact(self._validate_queries(X))
 
-    def _exact(self, X):
+    def _exact(self, X: Vectors) -> Float64:
         if self._keys is None:
-            raise ValueError("The exact value needs the keys, and partial_fit and merge keep none: use fit.")
+            raise ValueError(
+                "score and score_samples_exact need the keys, and partial_fit and merge keep none: use fit, or "
+                "score_samples for an estimate."
+            )
         with block_runner(self.n_jobs) as run:
             return self._estimator().estimate(X, "exact", run)[0]
 
-    def _plan(self):
+    def _plan(self) -> Plan:
         """The parameters, resolved; an error where they do not go together."""
         plan = Plan(
             kernel=as_kernel(self.kernel),
@@ -478,11 +520,11 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
             )
         return plan
 
-    def _fitted_plan(self):
+    def _fitted_plan(self) -> Plan:
         """The plan in use; only numbers of it are stored, the kernel may be any function."""
         return Plan(as_kernel(self.kernel), **self._settings)
 
-    def _store(self, plan, summary, labels):
+    def _store(self, plan: Plan, summary: Summary, labels: Integers) -> Self:
         """Set the fitted attributes."""
         self._summary, self._scale = summary, []
         self._settings = {name: value for name, value in plan._asdict().items() if name != "kernel"}
@@ -493,25 +535,25 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         self.labels_ = labels
         return self
 
-    def _validate_keys(self, X, sample_weight, reset):
+    def _validate_keys(
+        self, X: ArrayLike, sample_weight: ArrayLike | None, reset: bool
+    ) -> tuple[Vectors, Float64 | None, NDArray[np.bool_] | None]:
         """Keys of positive weight, their weights or None, and the mask of those kept or None."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
         if sample_weight is None:
             return X, None, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = check_key_weight(sample_weight, X, "sample_weight")
         kept = weights > 0
-        if not kept.any():
-            raise ValueError("sample_weight needs a positive weight, but all are zero.")
         return (X, weights, None) if kept.all() else (X[kept], weights[kept], kept)
 
-    def _validate_queries(self, X):
+    def _validate_queries(self, X: ArrayLike) -> Vectors:
         check_is_fitted(self)
         return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
 
-    def _estimator(self):
+    def _estimator(self) -> Any:
         return Estimator(self._fitted_plan(), self._summary, self._keys, self._key_weights, self._key_labels)
 
-    def _calibration(self, run):
+    def _calibration(self, run: Runner) -> float:
         """What standard errors are multiplied by, computed once."""
         if self._keys is None:
             return 1.0
@@ -520,10 +562,10 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         return self._scale[0]
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return len(self.weights_)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -1,29 +1,53 @@
 """What we share with scikit-learn: the only module that touches its private or experimental names."""
 
+import os
+import pickle
+import sys
 import warnings
+from collections.abc import Callable
+from numbers import Number
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+import sklearn
+from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._core.operators import block_runner
-
-try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:  # scikit-learn 1.8 has none
-
-    class CallbackSupportMixin:
-        """No callbacks."""
-
-    def with_callbacks(method):
-        """No callbacks."""
-        return method
-
-
+from ._typing import Float64, Integers, Vectors
 from ._version import __version__
+
+if TYPE_CHECKING:  # scikit-learn has no types, and what its decorators are put on would lose its own
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+    class CallbackSupportMixin: ...
+
+    def available_if(check: Callable[[Any], Any]) -> Callable[[_Function], _Function]: ...
+    def validate_params(
+        parameter_constraints: dict[str, Any], *, prefer_skip_nested_validation: bool
+    ) -> Callable[[_Function], _Function]: ...
+    def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Function], _Function]: ...
+    def with_callbacks(method: _Function) -> _Function: ...
+else:
+    from sklearn.base import _fit_context
+    from sklearn.utils._param_validation import validate_params
+    from sklearn.utils.metaestimators import available_if
+
+    try:
+        from sklearn.callback import CallbackSupportMixin, with_callbacks
+    except ImportError:  # scikit-learn 1.8 has none
+
+        class CallbackSupportMixin:
+            """No callbacks."""
+
+        def with_callbacks(method):
+            """No callbacks."""
+            return method
+
 
 __all__ = [
     "BaseEstimator",
@@ -32,14 +56,40 @@ __all__ = [
     "Interval",
     "StrOptions",
     "VersionedState",
-    "_check_sample_weight",
     "_fit_context",
+    "available_if",
     "validate_params",
+    "warn",
     "with_callbacks",
 ]
 
+# Files through which a user's calls go.
+_FOLDERS = (os.path.join(os.path.dirname(file), "") for file in (__file__, sklearn.__file__, joblib.__file__))
+_IN_BETWEEN = (*_FOLDERS, pickle.__file__)
+
 # Above this many rows clusters come from mini-batches.
 _MINI_BATCH = 20_000
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn, with the user's line as the place, however many calls of scikit-learn lie in between."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_IN_BETWEEN):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:
+    """Weights of keys as an array, none of them negative and not all of them zero."""
+    weight = np.full(len(keys), weight) if isinstance(weight, Number) else weight
+    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name)
+    if weight.shape != (len(keys),) or weight.min() < 0 or not weight.any():
+        raise ValueError(
+            f"{name} must hold a weight >= 0 for each of the {len(keys)} keys, and not zero for all; got shape "
+            f"{weight.shape}, entries from {weight.min():.4g} to {weight.max():.4g}. Clip it, or leave it out for "
+            "equal weights."
+        )
+    return weight
 
 
 class VersionedState:
@@ -52,13 +102,12 @@ class VersionedState:
         state = dict(state)
         stored = state.pop("_attnembed_version", __version__)
         if _release(stored) > _release(__version__):
-            warnings.warn(
+            warn(
                 InconsistentVersionWarning(
                     estimator_name=type(self).__name__,
                     current_sklearn_version=f"sklearn_attnembed {__version__}",
                     original_sklearn_version=f"sklearn_attnembed {stored}",
-                ),
-                stacklevel=2,
+                )
             )
         super().__setstate__(state)
 
@@ -69,21 +118,23 @@ class FitTask:
     Where scikit-learn has no callbacks, or the estimator none, nothing is done.
     """
 
-    def __init__(self, estimator, X, y, n_iterations):
+    def __init__(self, estimator: Any, X: Any, y: Any, n_iterations: int) -> None:
         # As functions: an operator would be taken for one. Scores are asked for only where there is a y, needed or not.
         self._data = {"X": lambda: X, "y": lambda: np.zeros(X.shape[0]) if y is None else y}
-        self._estimator, self._whole, self._part = estimator, None, None
+        self._estimator = estimator
+        self._whole: Any = None
+        self._part: Any = None
         if hasattr(estimator, "_init_callback_context"):
             self._whole = estimator._init_callback_context(max_subtasks=n_iterations)
             self._whole.call_on_fit_task_begin(estimator=estimator, **self._data)
 
-    def begin(self):
+    def begin(self) -> None:
         """An iteration begins."""
         if self._whole is not None:
             self._part = self._whole.subcontext(task_name="iteration")
             self._part.call_on_fit_task_begin(estimator=self._estimator, **self._data)
 
-    def end(self, attributes=None):
+    def end(self, attributes: Callable[[], dict[str, Any]] | None = None) -> bool:
         """An iteration ends, or the fit if none is under way; return whether a callback wants to stop.
 
         `attributes` is a function of what a model stopped here would have been left with.
@@ -94,18 +145,18 @@ class FitTask:
         return task.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes=attributes, **self._data)
 
 
-def _release(version):
+def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
 
 
-def cluster_centers(X, weights, n_clusters, random_state):
+def cluster_centers(X: Vectors, weights: Vectors | None, n_clusters: int, random_state: int) -> Vectors:
     """At most `n_clusters` centers of the rows of `X` by k-means, none of them empty."""
     model = KMeans(min(n_clusters, len(X)), n_init=1, max_iter=10, random_state=random_state)
     occupied = np.unique(_labels(model, X, weights))
     return model.cluster_centers_[occupied]
 
 
-def partition(X, n_clusters, random_state):
+def partition(X: Vectors, n_clusters: int, random_state: int) -> Integers:
     """Cluster labels of the rows of `X` by k-means, without gaps; at most `n_clusters` of them."""
     n_clusters = min(n_clusters, len(X))
     if n_clusters < 2:
@@ -115,7 +166,7 @@ def partition(X, n_clusters, random_state):
     return np.unique(_labels(model, X), return_inverse=True)[1]
 
 
-def _labels(model, X, weights=None):
+def _labels(model: Any, X: Vectors, weights: Vectors | None = None) -> Integers:
     """Fitted labels. On one thread: scikit-learn sums centres in an order that depends on the number of threads."""
     with block_runner(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine

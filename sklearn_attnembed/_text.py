@@ -1,9 +1,11 @@
 """AttentionWordVectors: documents -> word vectors -> features of documents."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
+from typing import Any, Literal, Self, TextIO
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +16,8 @@ from sklearn.utils import metadata_routing
 from sklearn.utils.validation import check_is_fitted
 
 from ._embedding import AttentionEmbedding
-from ._sklearn import BaseEstimator, Interval, VersionedState, _fit_context
+from ._sklearn import BaseEstimator, Interval, VersionedState, _fit_context, warn
+from ._typing import Analyzer, Documents, RandomState, Vectors
 from .affinity import cooccurrence
 from .affinity._words import PARAMETER_CONSTRAINTS, documents_to_words
 
@@ -107,21 +110,21 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
 
     def __init__(
         self,
-        n_components=100,
+        n_components: int = 100,
         *,
-        window=5,
-        min_count=5,
-        subsample=1e-5,
-        window_weight="uniform",
-        gamma=0.75,
-        analyzer="word",
-        temperature=0.125,
-        max_iter=100,
-        tol=1e-3,
-        random_state=None,
-        n_jobs=None,
-        verbose=0,
-    ):
+        window: int = 5,
+        min_count: int = 5,
+        subsample: float | None = 1e-5,
+        window_weight: Literal["uniform", "linear", "harmonic"] = "uniform",
+        gamma: float = 0.75,
+        analyzer: Analyzer = "word",
+        temperature: float = 0.125,
+        max_iter: int = 100,
+        tol: float = 1e-3,
+        random_state: RandomState = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.n_components = n_components
         self.window = window
         self.min_count = min_count
@@ -137,7 +140,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, documents, y=None):
+    def fit(self, documents: Documents, y: Any = None) -> Self:
         """Learn vectors of the words.
 
         Parameters
@@ -150,6 +153,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         Returns
         -------
         self : AttentionWordVectors
+            The fitted model.
 
         Raises
         ------
@@ -197,21 +201,19 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         self.vocabulary_, self.embedding_, self.isolated_ = vocabulary, model.embedding_, model.isolated_
         self.n_iter_, self.loss_curve_ = model.n_iter_, model.loss_curve_
         if self.isolated_.any():
-            warnings.warn(
+            warn(
                 f"{self.isolated_.sum()} of {len(vocabulary)} words are never near another word that is kept: their "
-                "vectors are zero, see isolated_.",
-                stacklevel=3,
+                "vectors are zero, see isolated_. Raise window, or lower min_count."
             )
         if not model.converged_ and self.tol > 0:
-            warnings.warn(
+            warn(
                 f"AttentionWordVectors did not converge in max_iter={self.max_iter} iterations, tol={self.tol:g}. "
                 "Raise max_iter, tol or the temperature.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return self
 
-    def fit_transform(self, documents, y=None):
+    def fit_transform(self, documents: Documents, y: Any = None) -> Vectors:
         """Learn vectors of the words and return those of the documents: the same as ``fit(X).transform(X)``.
 
         Parameters
@@ -224,16 +226,18 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         Returns
         -------
         X : ndarray of shape (n_documents, n_components), float32
+            Zero for documents without any word that is known, with one warning.
         """
         documents = list(documents) if isinstance(documents, Iterator) else documents
         return self.fit(documents).transform(documents)
 
-    def transform(self, documents):
+    def transform(self, documents: Documents) -> Vectors:
         """Mean vectors of documents over the words known, every occurrence counted.
 
         Parameters
         ----------
         documents : iterable of str, or of iterables of words
+            Read once and never held.
 
         Returns
         -------
@@ -241,7 +245,8 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
             Zero for documents without any word that is known, with one warning.
         """
         check_is_fitted(self)
-        rows, ends = [], [0]
+        rows: list[int] = []
+        ends = [0]
         for words in documents_to_words(documents, self.analyzer):
             rows.extend(row for word in words if (row := self.vocabulary_.get(word)) is not None)
             ends.append(len(rows))
@@ -250,16 +255,18 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         )
         n_unknown = np.count_nonzero(np.diff(ends) == 0)
         if n_unknown:
-            warnings.warn(
-                f"{n_unknown} of {len(ends) - 1} documents hold no word of the vocabulary: their vectors are zero.",
-                stacklevel=2,
+            warn(
+                f"{n_unknown} of {len(ends) - 1} documents hold no word of the vocabulary: their vectors are zero. "
+                "Drop them, or fit with them and a lower min_count."
             )
         if not len(ends) - 1:
             return np.zeros((0, self.embedding_.shape[1]), self.embedding_.dtype)
         return np.asarray(normalize(counts, "l1") @ self.embedding_)
 
-    def most_similar(self, word, topn=10, *, negative=()):
-        """Words whose vectors point the same way.
+    def most_similar(
+        self, word: Hashable | Sequence[Hashable], topn: int = 10, *, negative: Hashable | Sequence[Hashable] = ()
+    ) -> list[tuple[Any, float]]:
+        """Find the words whose vectors point the same way.
 
         Parameters
         ----------
@@ -280,14 +287,22 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         ------
         ValueError
             If a word is not in `vocabulary_`.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed import AttentionWordVectors
+        >>> texts = ["cats purr and dogs bark", "dogs and cats run", "a cat is not a dog"] * 20
+        >>> model = AttentionWordVectors(8, random_state=0).fit(texts)
+        >>> sorted(word for word, cosine in model.most_similar("cat", topn=3))
+        ['dog', 'is', 'not']
         """
         check_is_fitted(self)
         word, negative = (list(each) if isinstance(each, list | tuple) else [each] for each in (word, negative))
-        for each in (*word, *negative):
+        for name, each in [("word", each) for each in word] + [("negative", each) for each in negative]:
             if each not in self.vocabulary_:
                 raise ValueError(
-                    f"word must be one of the {len(self.vocabulary_)} words of vocabulary_, but {each!r} is not: it "
-                    "occurs less than min_count times, or is written otherwise."
+                    f"{name} must be one of the {len(self.vocabulary_)} words of vocabulary_, but {each!r} is not: it "
+                    "occurs less than min_count times, or is written otherwise. Take a word of vocabulary_."
                 )
         own = [self.vocabulary_[each] for each in (*word, *negative)]
         unit = normalize(self.embedding_)
@@ -298,7 +313,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         best = np.argsort(-cosine, kind="stable")[: max(min(topn, len(words) - len(set(own))), 0)]
         return [(words[row], float(cosine[row])) for row in best]
 
-    def save_word2vec_format(self, path):
+    def save_word2vec_format(self, path: str | PathLike[str]) -> None:
         """Write the vectors as text in word2vec's format, complete or not at all.
 
         A line with the number of words and dimensions, then one for each word. ``gensim.models.KeyedVectors``
@@ -307,17 +322,31 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         Parameters
         ----------
         path : str or path-like
+            The file, which is replaced if it is there.
 
         Raises
         ------
         ValueError
             If a word is no string or holds white space, which the format cannot tell from what lies between columns.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklearn_attnembed import AttentionWordVectors
+        >>> model = AttentionWordVectors(4, random_state=0).fit(["cats purr", "dogs bark"] * 10)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "vectors.txt")
+        ...     model.save_word2vec_format(path)
+        ...     copy = AttentionWordVectors.load_word2vec_format(path)
+        >>> bool((copy.transform(["dogs"]) == model.transform(["dogs"])).all())
+        True
         """
         check_is_fitted(self)
         for word in self.vocabulary_:
             if not isinstance(word, str) or len(word.split()) != 1 or word.split()[0] != word:
                 raise ValueError(
-                    f"word2vec's format holds words without white space only, but the vocabulary has {word!r}. Replace "
+                    f"word2vec's format holds words without white space only, but vocabulary_ has {word!r}. Replace "
                     "it, or pickle the model."
                 )
         path = Path(path)
@@ -332,23 +361,37 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
             partial.unlink(missing_ok=True)
 
     @classmethod
-    def load_word2vec_format(cls, path, **params):
-        """A model with the vectors of a text file in word2vec's format, ready to transform.
+    def load_word2vec_format(cls, path: str | PathLike[str], **params: Any) -> Self:
+        """Make a model with the vectors of a text file in word2vec's format, ready to transform.
 
         Parameters
         ----------
         path : str or path-like
-        **params
+            The file.
+        **params : dict
             Parameters of the model, say `analyzer`.
 
         Returns
         -------
         model : AttentionWordVectors
+            With `vocabulary_`, `embedding_` and `isolated_`.
 
         Raises
         ------
         ValueError
             If the file is not in that format; the line is named.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklearn_attnembed import AttentionWordVectors
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "vectors.txt")
+        ...     _ = path.write_text("2 3\\ncat 1 0 0\\ndog 0 1 0\\n")
+        ...     model = AttentionWordVectors.load_word2vec_format(path)
+        >>> model.transform(["cat dog"])
+        array([[0.5, 0.5, 0. ]], dtype=float32)
         """
         try:
             with open(path, encoding="utf8", newline="\n") as file:
@@ -361,10 +404,10 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         return model
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.embedding_.shape[1]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
@@ -372,7 +415,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ve
         return tags
 
 
-def _read_word2vec(path, file):
+def _read_word2vec(path: str | PathLike[str], file: TextIO) -> tuple[dict[Any, int], Vectors]:
     """Words and vectors of an open text file."""
     header = file.readline().split()
     if len(header) != 2 or not all(number.isdecimal() and int(number) > 0 for number in header):

@@ -4,10 +4,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from ._core.operators import compact
 from ._sklearn import Interval, validate_params
+from ._typing import RandomState
 
 __all__ = ["make_block_model", "make_modular_sequences"]
 
@@ -24,8 +26,14 @@ __all__ = ["make_block_model", "make_modular_sequences"]
     prefer_skip_nested_validation=True,
 )
 def make_block_model(
-    n_samples=1000, n_classes=5, *, mean_degree=10.0, mixing=0.2, degree_spread=0.5, random_state=None
-):
+    n_samples: int = 1000,
+    n_classes: int = 5,
+    *,
+    mean_degree: float = 10.0,
+    mixing: float = 0.2,
+    degree_spread: float = 0.5,
+    random_state: RandomState = None,
+) -> tuple[sp.csr_array, NDArray[np.int64]]:
     """Degree-corrected stochastic block model: an undirected graph with communities.
 
     Edges are drawn one by one: the first end by its propensity, the second, by its propensity, from the same
@@ -53,6 +61,11 @@ def make_block_model(
         Symmetric, 0 or 1, float64. Nodes may be isolated.
     y : ndarray of int of shape (n_samples,)
         Communities.
+
+    See Also
+    --------
+    sklearn_attnembed.AttentionEmbedding : ``affinity="precomputed"`` embeds the graph.
+    sklearn.datasets.make_blobs : Points, not a graph.
 
     References
     ----------
@@ -96,7 +109,14 @@ def make_block_model(
     },
     prefer_skip_nested_validation=True,
 )
-def make_modular_sequences(n_sequences=100, base=2, delay=5, length=None, *, random_state=None):
+def make_modular_sequences(
+    n_sequences: int = 100,
+    base: int = 2,
+    delay: int = 5,
+    length: int | None = None,
+    *,
+    random_state: RandomState = None,
+) -> NDArray[np.int64]:
     """Delayed autoregressive sequences in modular arithmetic, ``x(t) = x(t - 1) + x(t - delay) mod base``.
 
     The tasks that expressive attention [1]_ was tested on: to tell the next number a model has to look at just two of
@@ -119,6 +139,10 @@ def make_modular_sequences(n_sequences=100, base=2, delay=5, length=None, *, ran
     -------
     sequences : ndarray of int64 of shape (n_sequences, length)
         ``sequences[:, :-1]`` are contexts, ``sequences[:, 1:]`` what comes next.
+
+    See Also
+    --------
+    sklearn_attnembed.nn.ExpressiveMultiheadAttention : A layer to learn them with.
 
     References
     ----------

@@ -1,37 +1,312 @@
 """Pictures, in scikit-learn's from_estimator manner (extra `plot`)."""
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
+from ._explain import as_key_labels
+from ._extras import import_extra
+from ._typing import Integers
 from .metrics import relative_error
 
-__all__ = ["EmbeddingDisplay", "LossCurveDisplay", "NormalizerErrorDisplay"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["AttentionScoresDisplay", "EmbeddingDisplay", "LossCurveDisplay", "NormalizerErrorDisplay"]
+
+# A heat map has so many rows and columns at most, an embedding so many names to choose from.
+_PIXELS, _NAMES = 400, 1000
 
 
-def _axes(ax, *shape, **figure):
+def _axes(ax: Any, *shape: int, **figure: Any) -> Any:
     """`ax`, or new axes in a figure of that shape."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'sklearn-attnembed[plot]'.") from error
-    return plt.subplots(*shape, **figure)[1] if ax is None else ax
+    pyplot = import_extra("matplotlib.pyplot", "plot", "A display")
+    return pyplot.subplots(*shape, **{"layout": "constrained", **figure})[1] if ax is None else ax
 
 
-class EmbeddingDisplay:
-    """Two-dimensional view of an embedding.
+# Attention -------------------------------------------------------------------------------------------
+class AttentionScoresDisplay:
+    """Who attends to whom: a heat map in the order of clusters, or the keys that one query attends to most.
 
     Parameters
     ----------
-    points : ndarray of shape (n_samples, 2)
-        Where to draw.
-    y : array-like of shape (n_samples,) or None, default=None
-        Classes, one colour each.
+    attention : array-like of shape (n_queries, n_keys)
+        Rows that sum to one.
+    query_labels, key_labels : array-like of shape (n_queries,) or (n_keys,), default=None
+        Clusters; the heat map is drawn in their order, with lines between them.
+    key_names : array-like of shape (n_keys,), default=None
+        Names; their numbers if None.
+    target : array-like of shape (n_queries, n_keys), default=None
+        What attention was to be, drawn beside the keys of a query.
+    key_sizes : array-like of shape (n_keys,), default=None
+        How many keys each column stands for; one if None.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
         Where it was drawn.
+    figure_ : matplotlib Figure
+        That it is in.
+
+    See Also
+    --------
+    sklearn_attnembed.AttentionEmbedding.attention_scores : The numbers.
+    sklearn_attnembed.AttentionEmbedding.explain : Those of one query, as a table.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_attnembed import AttentionEmbedding
+    >>> from sklearn_attnembed.inspection import AttentionScoresDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = AttentionEmbedding(8, random_state=0).fit(X)
+    >>> AttentionScoresDisplay.from_estimator(model, labels=y).attention.shape
+    (150, 150)
+    >>> AttentionScoresDisplay.from_estimator(model, query=7).ax_.get_xlabel()
+    'attention of query 7'
+    """
+
+    def __init__(
+        self,
+        attention: ArrayLike,
+        *,
+        query_labels: ArrayLike | None = None,
+        key_labels: ArrayLike | None = None,
+        key_names: ArrayLike | None = None,
+        target: ArrayLike | None = None,
+        key_sizes: ArrayLike | None = None,
+    ) -> None:
+        self.attention = np.asarray(attention)
+        self.query_labels = query_labels
+        self.key_labels = key_labels
+        self.key_names = key_names
+        self.target = target
+        self.key_sizes = key_sizes
+
+    def plot(self, ax: "Axes | None" = None, *, cmap: Any = "magma_r", colorbar: bool = True, **kwargs: Any) -> Self:
+        """Draw the heat map, on a logarithmic scale in units of uniform attention.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            New ones if None.
+        cmap : str or Colormap, default="magma_r"
+            Colours.
+        colorbar : bool, default=True
+            Whether to draw the scale.
+        **kwargs : dict
+            For ``ax.imshow``.
+
+        Returns
+        -------
+        self : AttentionScoresDisplay
+            With `ax_`.
+        """
+        from matplotlib.colors import LogNorm
+
+        ax = _axes(ax, figsize=(6.2, 5.2))
+        sizes = np.ones(self.attention.shape[1]) if self.key_sizes is None else np.asarray(self.key_sizes)
+        ratio = self.attention / (sizes / sizes.sum())
+        orders = [
+            np.arange(n) if labels is None else np.argsort(np.asarray(labels), kind="stable")
+            for n, labels in zip(ratio.shape, (self.query_labels, self.key_labels), strict=True)
+        ]
+        norm = LogNorm(0.1, max(10.0, np.quantile(ratio, 0.999)), clip=True)
+        image = ax.imshow(
+            ratio[np.ix_(*orders)], **{"norm": norm, "cmap": cmap, "aspect": "auto", "interpolation": "none", **kwargs}
+        )
+        for axis, labels, line in (
+            (ax.yaxis, self.query_labels, ax.axhline),
+            (ax.xaxis, self.key_labels, ax.axvline),
+        ):
+            _mark_clusters(axis, labels, line)
+        ax.set(xlabel="keys", ylabel="queries")
+        if colorbar:
+            ax.figure.colorbar(image, ax=ax, label="attention / uniform attention", extend="both")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def plot_query(self, query: int = 0, ax: "Axes | None" = None, *, n_keys: int = 10, **kwargs: Any) -> Self:
+        """Draw the keys that a query attends to most, and what it was to attend to.
+
+        Parameters
+        ----------
+        query : int, default=0
+            Row of `attention`.
+        ax : matplotlib Axes, default=None
+            New ones if None.
+        n_keys : int, default=10
+            How many.
+        **kwargs : dict
+            For ``ax.barh``.
+
+        Returns
+        -------
+        self : AttentionScoresDisplay
+            With `ax_`.
+        """
+        ax = _axes(ax, figsize=(5.2, 0.8 + 0.28 * n_keys))
+        row = self.attention[query]
+        top = np.argsort(-row, kind="stable")[:n_keys]
+        places = np.arange(len(top))
+        ax.barh(places, row[top], **{"height": 0.7, "color": "C0", "label": "attention", **kwargs})
+        if self.target is not None:
+            target = np.asarray(self.target)[query][top]
+            ax.scatter(target, places, marker="|", s=180, linewidths=2, color="k", label="target", zorder=3)
+            ax.legend(loc="lower right", frameon=False)
+        names = top if self.key_names is None else np.asarray(self.key_names)[top]
+        ax.set(yticks=places, yticklabels=[str(name) for name in names], xlabel="attention", xlim=(0, None))
+        ax.invert_yaxis()
+        ax.spines[["top", "right"]].set_visible(False)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        *,
+        labels: ArrayLike | None = None,
+        query: int | None = None,
+        key_names: ArrayLike | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw the attention of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : AttentionEmbedding
+            Fitted.
+        X : array-like or sparse matrix, default=None
+            Queries, as for `transform`; the training samples if None.
+        labels : array-like of shape (n_keys,), default=None
+            Clusters of the keys, to order them by; eight k-means clusters of their vectors if None. Queries that are no
+            keys go to the cluster that they attend to most.
+        query : int, default=None
+            Draw the keys that this row attends to most, in place of the heat map.
+        key_names : array-like of shape (n_keys,), default=None
+            Names of the keys, for `query`.
+        ax : matplotlib Axes, default=None
+            New ones if None.
+        **kwargs : dict
+            For `plot`, or `plot_query`.
+
+        Returns
+        -------
+        display : AttentionScoresDisplay
+            Drawn, with `ax_`. Of more than 400 queries 400 are shown, at even steps, and of more than 400 keys the sums
+            over neighbours in the order.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> from sklearn_attnembed.datasets import make_block_model
+        >>> from sklearn_attnembed.inspection import AttentionScoresDisplay
+        >>> adjacency, communities = make_block_model(600, 4, mean_degree=20, random_state=0)
+        >>> model = AttentionEmbedding(16, affinity="precomputed", random_state=0).fit(adjacency)
+        >>> display = AttentionScoresDisplay.from_estimator(model, labels=communities)
+        >>> display.attention.shape, round(float(display.attention.sum(axis=1).mean()), 6)
+        ((400, 400), 1.0)
+        """
+        check_is_fitted(estimator)
+        if query is not None:
+            return cls._of_query(estimator, X, query, key_names).plot_query(ax=ax, **kwargs)._called(query)
+        keys = estimator.key_embedding_
+        if labels is None:
+            labels = KMeans(min(8, len(keys)), n_init=1, random_state=0).fit_predict(keys)
+        labels = as_key_labels(labels, keys)
+        queries = estimator.embedding_ if X is None else estimator.transform(X)
+        are_keys = X is None and estimator.affinity != "bipartite"
+        order = _along(keys, labels)
+        edges = np.linspace(0, len(keys), min(len(keys), _PIXELS) + 1).astype(int)
+        if are_keys:
+            rows = order[_even(len(order))]
+            query_labels = labels[rows]
+        else:
+            rows = _even(len(queries))
+            best = estimator._attention(queries[rows]) @ (labels[:, None] == np.unique(labels))
+            query_labels = np.unique(labels)[best.argmax(axis=1)]
+        attention = np.add.reduceat(estimator._attention(queries[rows])[:, order], edges[:-1], axis=1)
+        return cls(
+            attention,
+            query_labels=query_labels,
+            key_labels=labels[order][edges[:-1]],
+            key_sizes=np.diff(edges),
+        ).plot(ax, **kwargs)
+
+    @classmethod
+    def _of_query(cls, estimator: Any, X: Any, query: int, key_names: ArrayLike | None) -> Self:
+        """Of one query alone, with its target where there is one."""
+        names = estimator._key_names() if key_names is None else key_names
+        if X is None and not hasattr(estimator, "affinity_matrix_"):  # of an operator, which has no rows
+            return cls(estimator.attention_scores(rows=[query]), key_names=names)
+        target, attention, _ = estimator._one_row(query, X)
+        return cls(attention[None], key_names=names, target=target[None])
+
+    def _called(self, query: int) -> Self:
+        self.ax_.set_xlabel(f"attention of query {query}")
+        return self
+
+
+def _even(n: int) -> Integers:
+    """Numbers at even steps, no more than a picture can show."""
+    return np.linspace(0, n - 1, min(n, _PIXELS)).astype(int)
+
+
+def _along(keys: Any, labels: Any) -> Integers:
+    """Order of keys: by cluster, within a cluster by their first principal component."""
+    order = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        centred = keys[members] - keys[members].mean(axis=0)
+        order.append(members[np.argsort(centred @ np.linalg.svd(centred.T @ centred)[0][:, 0], kind="stable")])
+    return np.concatenate(order)
+
+
+def _mark_clusters(axis: Any, labels: Any, line: Any) -> None:
+    """Names of clusters at their middle, and lines between them; no ticks where there are no clusters."""
+    if labels is None:
+        axis.set_ticks([])
+        return
+    names, counts = np.unique(np.asarray(labels), return_counts=True)
+    ends = np.cumsum(counts) - 0.5
+    for end in ends[:-1]:
+        line(end, color="0.4", linewidth=0.5)
+    axis.set_ticks(ends - counts / 2, [str(name) for name in names], rotation=0)
+    axis.set_tick_params(length=0)
+
+
+# Embeddings ------------------------------------------------------------------------------------------
+class EmbeddingDisplay:
+    """Two-dimensional view of an embedding.
+
+    Parameters
+    ----------
+    points : array-like of shape (n_samples, 2)
+        Where to draw.
+    y : array-like of shape (n_samples,), default=None
+        Classes, one colour each and named in their midst; or numbers with fractions, on a colour scale.
+    names : array-like of shape (n_samples,), default=None
+        Names of samples. Those are written that do not cover others, the first ones first.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        That it is in.
+
+    See Also
+    --------
+    AttentionScoresDisplay : Who attends to whom.
 
     Examples
     --------
@@ -45,44 +320,71 @@ class EmbeddingDisplay:
     (150, 2)
     """
 
-    def __init__(self, points, *, y=None):
-        self.points = points
+    def __init__(
+        self, points: ArrayLike, *, y: ArrayLike | None = None, names: Sequence[Any] | ArrayLike | None = None
+    ) -> None:
+        self.points = np.asarray(points)
         self.y = y
+        self.names = names
 
-    def plot(self, ax=None, *, s=8, cmap="tab10"):
+    def plot(self, ax: "Axes | None" = None, *, s: float | None = None, cmap: Any = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             New ones if None.
-        s : float, default=8
-            Size of the points.
-        cmap : str or Colormap, default="tab10"
-            Colours of the classes.
+        s : float, default=None
+            Size of the points; smaller the more there are if None.
+        cmap : str or Colormap, default=None
+            Colours of the classes, or of the numbers; as many as there are classes if None.
+        **kwargs : dict
+            For ``ax.scatter``.
 
         Returns
         -------
         self : EmbeddingDisplay
+            With `ax_`.
         """
-        ax = _axes(ax)
-        if self.y is None:
-            ax.scatter(*self.points.T, s=s, linewidths=0)
-        else:
-            classes, codes = np.unique(self.y, return_inverse=True)
-            ax.scatter(
-                *self.points.T, s=s, c=codes, cmap=cmap, vmin=-0.5, vmax=max(len(classes), 10) - 0.5, linewidths=0
-            )
-            for code, name in enumerate(classes):
-                center = np.median(self.points[codes == code], axis=0)
-                box = {"boxstyle": "circle,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7}
-                ax.annotate(str(name), center, ha="center", va="center", fontweight="bold", bbox=box)
+        ax = _axes(ax, figsize=(5.6, 5.2))
+        s = float(np.clip(6e3 / max(len(self.points), 1), 2, 24)) if s is None else s
+        style = {"s": s, "linewidths": 0, **kwargs}
+        y = None if self.y is None else np.asarray(self.y)
         ax.set(xticks=[], yticks=[], aspect="equal")
-        self.ax_ = ax
+        ax.spines[:].set_color("0.8")
+        if y is None:
+            ax.scatter(*self.points.T, **style)
+        elif y.dtype.kind == "f" and np.any(y != np.round(y)):
+            ax.figure.colorbar(ax.scatter(*self.points.T, c=y, cmap=cmap or "viridis", **style), ax=ax, shrink=0.8)
+        else:
+            self._plot_classes(ax, y, cmap, style)
+        if self.names is not None:
+            _write(ax, self.points[:_NAMES], np.asarray(self.names)[:_NAMES], fontsize=8)
+        self.ax_, self.figure_ = ax, ax.figure
         return self
 
+    def _plot_classes(self, ax: Any, y: Any, cmap: Any, style: dict[str, Any]) -> None:
+        """Points in the colours of their classes, and the classes' names."""
+        classes, codes = np.unique(y, return_inverse=True)
+        if cmap is None:
+            cmap = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"
+        n_colors = len(classes) if cmap == "turbo" else {"tab10": 10, "tab20": 20}.get(cmap, len(classes))
+        ax.scatter(*self.points.T, c=codes, cmap=cmap, vmin=-0.5, vmax=n_colors - 0.5, **style)
+        centers = np.array([np.median(self.points[codes == code], axis=0) for code in range(len(classes))])
+        _write(ax, centers, classes, always=True, fontweight="bold", fontsize=11 if len(classes) <= 20 else 8)
+
     @classmethod
-    def from_estimator(cls, estimator, X=None, *, y=None, reducer=None, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        *,
+        y: ArrayLike | None = None,
+        names: Sequence[Any] | ArrayLike | None = None,
+        reducer: Any = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the embedding of a fitted estimator.
 
         Parameters
@@ -92,9 +394,12 @@ class EmbeddingDisplay:
         X : array-like or sparse matrix, default=None
             What to transform; the training samples if None.
         y : array-like of shape (n_samples,), default=None
-            Classes.
+            Classes, or numbers.
+        names : array-like of shape (n_samples,), default=None
+            Names of samples.
         reducer : transformer, default=None
-            To two dimensions; principal components if None.
+            To two dimensions, :class:`sklearn.manifold.TSNE` for instance; a clone of it is fitted. Principal
+            components if None. Vectors of two dimensions are drawn as they are.
         ax : matplotlib Axes, default=None
             New ones if None.
         **kwargs : dict
@@ -103,14 +408,42 @@ class EmbeddingDisplay:
         Returns
         -------
         display : EmbeddingDisplay
+            Drawn, with `ax_`.
         """
         check_is_fitted(estimator)
         vectors = estimator.embedding_ if X is None else estimator.transform(X)
-        reducer = PCA(2, random_state=0) if reducer is None else reducer
+        reducer = PCA(2, random_state=0) if reducer is None else clone(reducer)
         points = vectors if vectors.shape[1] == 2 else reducer.fit_transform(vectors)
-        return cls(points, y=y).plot(ax, **kwargs)
+        return cls(points, y=y, names=names).plot(ax, **kwargs)
 
 
+def _write(ax: Any, places: Any, names: Iterable[Any], always: bool = False, **text: Any) -> None:
+    """Write names at places of the data, none over another: moved a little, or left out unless `always`."""
+    from matplotlib.patheffects import withStroke
+
+    ax.figure.draw_without_rendering()  # for the size of a text in pixels
+    ring = [(np.cos(angle), np.sin(angle)) for angle in np.arange(8) * np.pi / 4]
+    moves = [(0, 0), *((14 * size * across, 11 * size * up) for size in (1, 2, 3) for across, up in ring)]
+    halo = [withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
+    boxes: list[Any] = []
+    for place, name in zip(places, names, strict=True):
+        note = ax.annotate(
+            str(name), place, (0, 0), textcoords="offset points", ha="center", va="center", path_effects=halo, **text
+        )
+        for move in moves if always else moves[:9]:
+            note.set_position(move)
+            box = note.get_window_extent()
+            if not box.count_overlaps(boxes):
+                boxes.append(box)
+                break
+        else:
+            if always:
+                note.set_position((0, 0))
+            else:
+                note.remove()
+
+
+# Fits ------------------------------------------------------------------------------------------------
 class LossCurveDisplay:
     """Loss against iteration.
 
@@ -123,6 +456,12 @@ class LossCurveDisplay:
     ----------
     ax_ : matplotlib Axes
         Where it was drawn.
+    figure_ : matplotlib Figure
+        That it is in.
+
+    See Also
+    --------
+    sklearn_attnembed.AttentionEmbedding : Has the losses in `loss_curve_`.
 
     Examples
     --------
@@ -131,59 +470,70 @@ class LossCurveDisplay:
     'iteration'
     """
 
-    def __init__(self, losses):
+    def __init__(self, losses: ArrayLike) -> None:
         self.losses = losses
 
-    def plot(self, ax=None, **kwargs):
-        """Draw.
+    def plot(self, ax: "Axes | None" = None, *, name: str | None = None, **kwargs: Any) -> Self:
+        """Draw; a dot marks the lowest loss.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            New ones if None.
+            New ones if None. Give those of another display to compare.
+        name : str, default=None
+            For the legend.
         **kwargs : dict
             For ``ax.plot``.
 
         Returns
         -------
         self : LossCurveDisplay
+            With `ax_`.
         """
-        ax = _axes(ax)
-        ax.plot(np.arange(1, len(self.losses) + 1), self.losses, **{"marker": ".", **kwargs})
+        ax = _axes(ax, figsize=(5.2, 3.6))
+        losses = np.asarray(self.losses)
+        (line,) = ax.plot(np.arange(1, len(losses) + 1), losses, **{"label": name, **kwargs})
+        best = int(np.argmin(losses))
+        ax.scatter([best + 1], [losses[best]], s=24, color=line.get_color(), zorder=3)
         ax.set(xlabel="iteration", ylabel="loss per row (nats)")
-        self.ax_ = ax
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.spines[["top", "right"]].set_visible(False)
+        if name is not None:
+            ax.legend(frameon=False)
+        self.ax_, self.figure_ = ax, ax.figure
         return self
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, **kwargs):
+    def from_estimator(cls, estimator: Any, *, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the loss curve of a fitted estimator.
 
         Parameters
         ----------
-        estimator : AttentionEmbedding
+        estimator : AttentionEmbedding or AttentionWordVectors
             Fitted.
         ax : matplotlib Axes, default=None
             New ones if None.
         **kwargs : dict
-            For ``ax.plot``.
+            For `plot`.
 
         Returns
         -------
         display : LossCurveDisplay
+            Drawn, with `ax_`.
         """
         check_is_fitted(estimator)
         return cls(estimator.loss_curve_).plot(ax, **kwargs)
 
 
 class NormalizerErrorDisplay:
-    """Estimated log Z against exact, and the distribution function of the relative error of Z.
+    """Error of log Z against exact log Z, and the distribution function of the relative error of Z.
 
     Parameters
     ----------
     log_z, log_z_exact : array-like of shape (n_queries,)
         Estimated and exact, in nats. Queries whose Z is zero in either are left out.
-    std : array-like of shape (n_queries,) or None, default=None
-        Standard errors of `log_z`, drawn as 95 % bars.
+    std : array-like of shape (n_queries,), default=None
+        Standard errors of `log_z`, drawn as 95 % bars of forty queries; the legend says how many of all bars cover.
 
     Attributes
     ----------
@@ -191,6 +541,13 @@ class NormalizerErrorDisplay:
         ``|Z_estimate / Z_exact - 1|``.
     axes_ : ndarray of two matplotlib Axes
         Where it was drawn.
+    figure_ : matplotlib Figure
+        That they are in.
+
+    See Also
+    --------
+    sklearn_attnembed.NormalizerEstimator : The estimates.
+    sklearn_attnembed.metrics.relative_error : The error.
 
     Examples
     --------
@@ -204,14 +561,14 @@ class NormalizerErrorDisplay:
     True
     """
 
-    def __init__(self, log_z, log_z_exact, *, std=None):
+    def __init__(self, log_z: ArrayLike, log_z_exact: ArrayLike, *, std: ArrayLike | None = None) -> None:
         log_z, log_z_exact = np.asarray(log_z, np.float64), np.asarray(log_z_exact, np.float64)
         kept = np.isfinite(log_z) & np.isfinite(log_z_exact)
         self.log_z, self.log_z_exact = log_z[kept], log_z_exact[kept]
         self.std = None if std is None else np.asarray(std, np.float64)[kept]
         self.error = relative_error(self.log_z, self.log_z_exact)
 
-    def plot(self, axes=None, *, name=None, color=None):
+    def plot(self, axes: "Sequence[Axes] | None" = None, *, name: str | None = None, color: Any = None) -> Self:
         """Draw.
 
         Parameters
@@ -226,24 +583,44 @@ class NormalizerErrorDisplay:
         Returns
         -------
         self : NormalizerErrorDisplay
+            With `axes_`.
         """
-        points, curve = self.axes_ = np.asarray(_axes(axes, 1, 2, figsize=(9.6, 4.2), layout="constrained"))
+        points, curve = self.axes_ = np.asarray(_axes(axes, 1, 2, figsize=(9.6, 3.8)))
+        deviation = self.log_z - self.log_z_exact
+        label = name
+        if self.std is not None and len(deviation):
+            covered = np.mean(np.abs(deviation) <= 1.96 * self.std)
+            label = f"{'' if name is None else name + ', '}95 % bars cover {100 * covered:.0f} %"
         share = np.arange(1, len(self.error) + 1) / max(len(self.error), 1)
-        (line,) = curve.step(np.sort(self.error), share, where="post", label=name, color=color)
+        (line,) = curve.step(np.sort(self.error), share, where="post", label=label, color=color)
         color = line.get_color()
+        points.axhline(0, color="k", linewidth=0.7, zorder=0)
+        points.scatter(self.log_z_exact, deviation, s=6, linewidths=0, color=color, label=name, alpha=0.7)
         if self.std is not None:
-            points.errorbar(self.log_z_exact, self.log_z, 1.96 * self.std, fmt="none", ecolor=color, alpha=0.4)
-        points.scatter(self.log_z_exact, self.log_z, s=8, linewidths=0, color=color, label=name)
-        if len(self.error):
-            points.axline((self.log_z_exact[0], self.log_z_exact[0]), slope=1, color="k", linewidth=0.7, zorder=0)
-        points.set(xlabel="exact log Z", ylabel="estimated log Z")
+            shown = np.argsort(self.log_z_exact)[_even(len(deviation))[:: max(len(deviation) // 40, 1)]]
+            points.errorbar(
+                *(self.log_z_exact[shown], deviation[shown], 1.96 * self.std[shown]),
+                **{"fmt": "none", "ecolor": color, "elinewidth": 0.8, "alpha": 0.5},
+            )
+        points.set(xlabel="exact log Z", ylabel="error of log Z")
         curve.set(xlabel="relative error of Z", ylabel="share of queries", xscale="log", ylim=(0, 1))
-        if name is not None:
-            curve.legend()
+        for ax in self.axes_:
+            ax.spines[["top", "right"]].set_visible(False)
+        if label is not None:
+            curve.legend(frameon=False)
+        self.figure_ = curve.figure
         return self
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, return_std=False, axes=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        return_std: bool = False,
+        axes: "Sequence[Axes] | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the errors of a fitted estimator on queries.
 
         Parameters
@@ -262,6 +639,7 @@ class NormalizerErrorDisplay:
         Returns
         -------
         display : NormalizerErrorDisplay
+            Drawn, with `axes_`.
         """
         exact = estimator.score_samples_exact(X)
         log_z, std = estimator.score_samples(X, return_std=True) if return_std else (estimator.score_samples(X), None)

@@ -4,12 +4,14 @@ from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 
 from ._core import operators
 from ._core.kernels import KERNELS, SOFTMAX, as_kernel
 from ._core.normalizer import attention_rows, exact_attention
-from ._sklearn import Interval, StrOptions, _check_sample_weight, validate_params
+from ._sklearn import Interval, StrOptions, check_key_weight, validate_params
+from ._typing import Float64, KernelLike, MatrixLike, Vectors
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
 
@@ -20,20 +22,29 @@ _CONSTRAINTS = {
 }
 
 
-def _queries_and_keys(queries, keys):
+def _queries_and_keys(queries: ArrayLike, keys: ArrayLike | None) -> tuple[Vectors, Vectors]:
     """Both as matrices of equal width, in the precision they are in."""
     queries = check_array(queries, dtype=[np.float64, np.float32], input_name="queries")
     keys = queries if keys is None else check_array(keys, dtype=[np.float64, np.float32], input_name="keys")
     if queries.shape[1] != keys.shape[1]:
         raise ValueError(
-            f"queries and keys need the same number of columns, but have {queries.shape[1]} and {keys.shape[1]}."
+            f"queries and keys need the same number of columns, but have {queries.shape[1]} and {keys.shape[1]}. "
+            "Project one of them."
         )
     return queries, keys
 
 
 @validate_params(_CONSTRAINTS, prefer_skip_nested_validation=True)
-def log_normalizer_exact(queries, keys=None, *, key_weight=None, kernel="softmax", temperature=1.0, n_jobs=None):
-    """log Z of every query by summing over all keys, in bounded memory.
+def log_normalizer_exact(
+    queries: ArrayLike,
+    keys: ArrayLike | None = None,
+    *,
+    key_weight: ArrayLike | None = None,
+    kernel: KernelLike = "softmax",
+    temperature: float = 1.0,
+    n_jobs: int | None = None,
+) -> Float64:
+    """Sum over all keys for log Z of every query, in bounded memory.
 
     Parameters
     ----------
@@ -55,6 +66,11 @@ def log_normalizer_exact(queries, keys=None, *, key_weight=None, kernel="softmax
     log_z : ndarray of shape (n_queries,), float64
         ``log sum_j w_j f(q . k_j / temperature)``, in nats.
 
+    See Also
+    --------
+    sklearn_attnembed.NormalizerEstimator : Close to it, at a cost for a query that does not depend on the keys.
+    relative_error : How close.
+
     Examples
     --------
     >>> from sklearn_attnembed.metrics import log_normalizer_exact
@@ -65,13 +81,10 @@ def log_normalizer_exact(queries, keys=None, *, key_weight=None, kernel="softmax
     bounds = operators.row_blocks([len(queries)], 512)
     kernel, beta, log_weights = as_kernel(kernel), 1 / temperature, None
     if key_weight is not None:
-        weight = _check_sample_weight(key_weight, keys, dtype=np.float64, ensure_non_negative=True)
-        if not weight.any():
-            raise ValueError("key_weight needs a positive weight, but all are zero.")
         with np.errstate(divide="ignore"):
-            log_weights = np.log(weight)
+            log_weights = np.log(check_key_weight(key_weight, keys, "key_weight"))
 
-    def log_z(block):
+    def log_z(block: int) -> Vectors:
         return exact_attention(queries[bounds[block]].astype(np.float64), keys, None, kernel, beta, log_weights)[0]
 
     with operators.block_runner(n_jobs) as run:
@@ -79,7 +92,13 @@ def log_normalizer_exact(queries, keys=None, *, key_weight=None, kernel="softmax
 
 
 @validate_params({k: _CONSTRAINTS[k] for k in ("kernel", "temperature")}, prefer_skip_nested_validation=True)
-def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
+def attention_scores(
+    queries: ArrayLike,
+    keys: ArrayLike | None = None,
+    *,
+    kernel: KernelLike = "softmax",
+    temperature: float = 1.0,
+) -> Float64:
     """The attention matrix: who attends to whom. It is dense; pass the queries of interest only.
 
     Parameters
@@ -98,6 +117,11 @@ def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
     attention : ndarray of shape (n_queries, n_keys)
         Rows sum to one; uniform for a query whose weights are all zero.
 
+    See Also
+    --------
+    sklearn_attnembed.attention : What they make of values, without the matrix.
+    attention_cross_entropy : How far they are from affinities.
+
     Examples
     --------
     >>> from sklearn_attnembed.metrics import attention_scores
@@ -106,7 +130,7 @@ def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
     """
     queries, keys = _queries_and_keys(queries, keys)
     scores = queries.astype(np.float64) @ keys.T.astype(np.float64) / temperature
-    return attention_rows(as_kernel(kernel).log_value(scores))
+    return np.asarray(attention_rows(as_kernel(kernel).log_value(scores)), np.float64)
 
 
 @validate_params(
@@ -118,7 +142,16 @@ def attention_scores(queries, keys=None, *, kernel="softmax", temperature=1.0):
     },
     prefer_skip_nested_validation=True,
 )
-def attention_cross_entropy(affinities, queries, keys=None, *, rows=None, temperature=1.0, walk_length=1, n_jobs=None):
+def attention_cross_entropy(
+    affinities: MatrixLike,
+    queries: ArrayLike,
+    keys: ArrayLike | None = None,
+    *,
+    rows: ArrayLike | None = None,
+    temperature: float = 1.0,
+    walk_length: int = 1,
+    n_jobs: int | None = None,
+) -> float:
     """Cross entropy between affinities and softmax attention, exactly normalised: the loss without its surrogate.
 
     ``mean_i [ -sum_j P_ij x_i . y_j / temperature + log Z_i ]`` over rows with any affinity.
@@ -145,6 +178,11 @@ def attention_cross_entropy(affinities, queries, keys=None, *, rows=None, temper
     cross_entropy : float
         In nats; ``log(n_keys)`` for attention that knows nothing.
 
+    See Also
+    --------
+    attention_scores : The attention itself.
+    sklearn_attnembed.AttentionEmbedding : Makes it small; its `perplexity` is the exponential of it.
+
     Examples
     --------
     >>> from sklearn_attnembed.metrics import attention_cross_entropy
@@ -155,12 +193,16 @@ def attention_cross_entropy(affinities, queries, keys=None, *, rows=None, temper
     A = check_array(affinities, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="affinities")
     if A.shape != (len(queries), len(keys)):
         raise ValueError(
-            f"affinities need shape (n_queries, n_keys) = {(len(queries), len(keys))}, but have {A.shape}."
+            f"affinities need shape (n_queries, n_keys) = {(len(queries), len(keys))}, but have {A.shape}. Pass a row "
+            "for each query and a column for each key."
         )
-    if A.min() < 0:
-        raise ValueError(f"affinities have to be non-negative, but the smallest is {A.min():.4g}.")
+    lowest = (A.data if sp.issparse(A) else A).min(initial=0)  # a sparse matrix's own min() sorts it in place
+    if lowest < 0:
+        raise ValueError(f"affinities have to be non-negative, but the smallest is {lowest:.4g}. Clip them.")
     if walk_length > 1 and A.shape[0] != A.shape[1]:
-        raise ValueError(f"walk_length={walk_length} needs square affinities, but they have shape {A.shape}.")
+        raise ValueError(
+            f"walk_length={walk_length} needs square affinities, but they have shape {A.shape}. Use walk_length=1."
+        )
     P, isolated = operators.row_stochastic(sp.csr_array(A), np.float64)
     affinity = operators.blocked(P, operators.row_blocks([len(queries)], queries.shape[1]))
     with operators.block_runner(n_jobs) as run:
@@ -172,7 +214,7 @@ def attention_cross_entropy(affinities, queries, keys=None, *, rows=None, temper
         bounds, product = affinity.bounds, operators.products(affinity, targets)
         beta, occupied = 1 / temperature, keys[keys.any(axis=1)]
 
-        def loss(block):
+        def loss(block: int) -> Vectors:
             X = queries[bounds[block]]
             log_z = exact_attention(X, occupied, None, SOFTMAX, beta)[0]
             return (log_z - beta * np.einsum("ij,ij->i", X, product(block)))[~isolated[bounds[block]]]
@@ -180,18 +222,23 @@ def attention_cross_entropy(affinities, queries, keys=None, *, rows=None, temper
         return float(np.mean(np.concatenate(list(run(loss, range(len(bounds)))))))
 
 
-def relative_error(log_estimate, log_exact):
+def relative_error(log_estimate: ArrayLike, log_exact: ArrayLike) -> Float64:
     """Relative error of Z from logarithms.
 
     Parameters
     ----------
     log_estimate, log_exact : array-like of shape (n_queries,)
-        log Z, estimated and exact.
+        Log Z, estimated and exact.
 
     Returns
     -------
     error : ndarray of shape (n_queries,)
         ``|Z_estimate / Z_exact - 1|``.
+
+    See Also
+    --------
+    log_normalizer_exact : The exact log Z.
+    sklearn_attnembed.inspection.NormalizerErrorDisplay : Errors as a picture.
 
     Examples
     --------

@@ -1,9 +1,10 @@
 """Expressive attention for PyTorch, with the interfaces of PyTorch's own attention. Needs the extra ``torch``."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from math import prod, sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 try:
     import torch
@@ -12,8 +13,11 @@ except ImportError as error:
         "sklearn_attnembed.nn needs PyTorch, which is not installed. Install it with the extra: "
         "pip install 'sklearn-attnembed[torch]'"
     ) from error
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 __all__ = [
     "ExpressiveMultiheadAttention",
@@ -35,8 +39,15 @@ _CHUNK = 64
 
 # expressive attention --------------------------------------------------------------------------------
 def expressive_attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-):
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """Expressive attention with the signature of :func:`torch.nn.functional.scaled_dot_product_attention`.
 
     ``sum_j a_ij v_j`` with ``a_ij = w_ij / sum_j w_ij``, ``w = z^2 / (1 + z^2)``, ``z = scale q . k`` [1]_. Scores live
@@ -65,7 +76,7 @@ def expressive_attention(
 
     Returns
     -------
-    output : Tensor of shape (..., L, Ev)
+    Tensor of shape (..., L, Ev)
         Of the dtype of `query`. A query without any score, all z = 0, attends uniformly to the keys it may attend to;
         one that may attend to none gets zeros.
 
@@ -73,6 +84,12 @@ def expressive_attention(
     ------
     ValueError
         If shapes or dtypes do not fit, or a mask is given together with `is_causal`.
+
+    See Also
+    --------
+    ExpressiveMultiheadAttention : The module, with projections and heads.
+    expressive_flex_attention : One fused kernel when compiled, for masks made of blocks.
+    sklearn_attnembed.attention : The same on arrays, without gradients.
 
     References
     ----------
@@ -128,7 +145,7 @@ def _repeat_heads(query, key, value):
     ):
         raise ValueError(
             "enable_gqa=True needs heads in dimension -3, those of query a multiple of those of key and value; got "
-            f"shapes {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+            f"shapes {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}. Pass (..., heads, length, width)."
         )
     times = query.shape[-3] // key.shape[-3]
     return key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
@@ -142,19 +159,19 @@ def _check(query, key, value, attn_mask, is_causal):
         if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.dtype != query.dtype:
             raise ValueError(
                 f"{name} must be a floating tensor of at least two dimensions, of the dtype of query; got shape "
-                f"{tuple(tensor.shape)} and {tensor.dtype}, query has {query.dtype}."
+                f"{tuple(tensor.shape)} and {tensor.dtype}, query has {query.dtype}. Use to(dtype), or unsqueeze it."
             )
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ValueError(
             "query and key need the same last dimension, key and value the same length; got shapes "
-            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}. Project one, or add values."
         )
     try:
         scores = (*_batch(query, key, value), query.shape[-2], key.shape[-2])
     except RuntimeError as error:
         raise ValueError(
             "the leading dimensions of query, key and value need to broadcast; got shapes "
-            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}. Make them equal, or 1."
         ) from error
     if attn_mask is None:
         return
@@ -162,17 +179,21 @@ def _check(query, key, value, attn_mask, is_causal):
         raise ValueError("attn_mask and is_causal=True were both given: put the causal part into the mask.")
     if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
         raise ValueError(
-            f"attn_mask must be boolean (True: attend) or floating (added to log weights); got {attn_mask.dtype}."
+            f"attn_mask must be boolean (True: attend) or floating (added to log weights); got {attn_mask.dtype}. Use "
+            "attn_mask.bool()."
         )
     sizes = zip(attn_mask.shape[::-1], scores[::-1], strict=False)
     if attn_mask.dim() > len(scores) or any(size not in (1, whole) for size, whole in sizes):
-        raise ValueError(f"attn_mask must broadcast to the scores, {scores}; got shape {tuple(attn_mask.shape)}.")
+        raise ValueError(
+            f"attn_mask must broadcast to the scores, {scores}; got shape {tuple(attn_mask.shape)}. Pass shape "
+            f"{scores[-2:]} for one that is the same for all."
+        )
 
 
 def _refuse_nested(*tensors):
     if any(tensor.is_nested for tensor in tensors):
         raise ValueError(
-            "expressive attention takes no nested tensors: pad them. A torch.nn.TransformerEncoder makes none with "
+            "query, key and value must be no nested tensors: pad them. A torch.nn.TransformerEncoder makes none with "
             "enable_nested_tensor=False."
         )
 
@@ -339,7 +360,9 @@ def _masked(weight, mask, batch, heads, rows, is_causal):
 
 
 # FlexAttention ---------------------------------------------------------------------------------------
-def expressive_score(score, batch, head, q_idx, kv_idx):
+def expressive_score(
+    score: Tensor, batch: Tensor | int, head: Tensor | int, q_idx: Tensor | int, kv_idx: Tensor | int
+) -> Tensor:
     """Logarithm of the expressive weight of a score, a `score_mod` for :func:`torch.nn.attention.flex_attention`.
 
     Softmax over it is expressive attention: it turns any attention that lets scores be modified into that.
@@ -353,8 +376,12 @@ def expressive_score(score, batch, head, q_idx, kv_idx):
 
     Returns
     -------
-    log_weight : Tensor
+    Tensor
         ``log(z^2 / (1 + z^2))``; about -69 where z = 0, so that a query without any score attends uniformly.
+
+    See Also
+    --------
+    expressive_flex_attention : FlexAttention with it.
 
     Examples
     --------
@@ -368,7 +395,15 @@ def expressive_score(score, batch, head, q_idx, kv_idx):
     return (torch.log(square + _FLOOR) - torch.log1p(square)).to(score.dtype)
 
 
-def expressive_flex_attention(query, key, value, score_mod=None, block_mask=None, scale=None, enable_gqa=False):
+def expressive_flex_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+    block_mask: "BlockMask | None" = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """Expressive attention by FlexAttention: block-sparse masks, and one fused kernel when compiled.
 
     The same as :func:`expressive_attention` where FlexAttention runs; ``torch.compile(expressive_flex_attention)`` is
@@ -393,17 +428,26 @@ def expressive_flex_attention(query, key, value, score_mod=None, block_mask=None
 
     Returns
     -------
-    output : Tensor of shape (B, Hq, L, Ev)
+    Tensor of shape (B, Hq, L, Ev)
+        Attended values.
+
+    See Also
+    --------
+    expressive_attention : The fast way where nothing is compiled, in memory linear in the lengths.
 
     Examples
     --------
-    .. code-block:: python
-
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        window = create_block_mask(lambda b, h, i, j: (i >= j) & (i - j < 256), None, None, 4096, 4096)
-        attend = torch.compile(expressive_flex_attention)
-        output = attend(query, key, value, block_mask=window)
+    >>> import warnings
+    >>> import torch
+    >>> from torch.nn.attention.flex_attention import create_block_mask
+    >>> from sklearn_attnembed.nn import expressive_flex_attention
+    >>> window = create_block_mask(lambda b, h, i, j: (i >= j) & (i - j < 64), None, None, 256, 256, device="cpu")
+    >>> query = key = value = torch.randn(1, 2, 256, 16)
+    >>> attend = expressive_flex_attention  # torch.compile(expressive_flex_attention), where time matters
+    >>> with warnings.catch_warnings(action="ignore"):  # of not being compiled
+    ...     output = attend(query, key, value, block_mask=window)
+    >>> output.shape
+    torch.Size([1, 2, 256, 16])
     """
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -418,7 +462,7 @@ def expressive_flex_attention(query, key, value, score_mod=None, block_mask=None
 class SquaredState(NamedTuple):
     """What squared attention remembers of keys and values: its size does not depend on how many there were.
 
-    Attributes
+    Parameters
     ----------
     moments : Tensor of shape (..., E (E + 1) / 2, Ev + 1)
         Sum of products of a key's components, times its value and one.
@@ -426,14 +470,28 @@ class SquaredState(NamedTuple):
         Sum of the values, and their number.
     size : Tensor of shape (..., 1, 1)
         Sum of the squared norms of the keys.
+
+    See Also
+    --------
+    squared_attention : Takes and returns it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_attnembed.nn import squared_attention
+    >>> _, state = squared_attention(torch.ones(1, 4), torch.ones(100, 4), torch.ones(100, 2))
+    >>> state.moments.shape, state.values
+    (torch.Size([10, 3]), tensor([[100., 100., 100.]]))
     """
 
-    moments: torch.Tensor
-    values: torch.Tensor
-    size: torch.Tensor
+    moments: Tensor
+    values: Tensor
+    size: Tensor
 
 
-def squared_attention(query, key, value, is_causal=False, state=None):
+def squared_attention(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, state: SquaredState | None = None
+) -> tuple[Tensor, SquaredState]:
     """Attention by squared dot products, exact, in linear time: expressive attention where scores are small.
 
     The weight ``(q . k)^2`` is an inner product of ``E (E + 1) / 2`` features, so the sums over the keys are taken
@@ -464,6 +522,11 @@ def squared_attention(query, key, value, is_causal=False, state=None):
     ValueError
         If shapes do not fit.
 
+    See Also
+    --------
+    SquaredRecurrentAttention : The module, with projections and heads.
+    expressive_attention : Weights ``z^2 / (1 + z^2)``, in quadratic time.
+
     References
     ----------
     .. [1] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
@@ -486,8 +549,8 @@ def squared_attention(query, key, value, is_causal=False, state=None):
     _check(query, key, value, None, is_causal)
     if not query.shape[:-2] == key.shape[:-2] == value.shape[:-2] or (is_causal and query.shape[-2] != key.shape[-2]):
         raise ValueError(
-            "squared_attention needs equal leading dimensions and, if causal, equal lengths; got shapes "
-            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}."
+            "query, key and value need equal leading dimensions and, if is_causal, equal lengths; got shapes "
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}. Use expand(), or is_causal=False."
         )
     q, k, v = _working(query, key, value)
     v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
@@ -566,6 +629,11 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
     device, dtype : default=None
         Of the parameters.
 
+    See Also
+    --------
+    expressive_attention : The function.
+    SquaredRecurrentAttention : Causal, with constant memory a step.
+
     References
     ----------
     .. [1] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
@@ -587,18 +655,18 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
 
     def __init__(
         self,
-        embed_dim,
-        num_heads,
-        dropout=0.0,
-        bias=True,
-        add_bias_kv=False,
-        add_zero_attn=False,
-        kdim=None,
-        vdim=None,
-        batch_first=False,
-        device=None,
-        dtype=None,
-    ):
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
@@ -612,15 +680,15 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
 
     def forward(
         self,
-        query,
-        key,
-        value,
-        key_padding_mask=None,
-        need_weights=True,
-        attn_mask=None,
-        average_attn_weights=True,
-        is_causal=False,
-    ):
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend.
 
         Parameters
@@ -643,6 +711,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         Returns
         -------
         output : Tensor of the shape of `query`
+            Attended values, projected.
         weights : Tensor of shape (N, L, S) or (N, num_heads, L, S), or None
             Without the first dimension if there is no batch.
         """
@@ -653,7 +722,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         if query.dim() not in (2, 3) or key.dim() != query.dim() or value.dim() != query.dim():
             raise ValueError(
                 "query, key and value need 3 dimensions, or 2 without a batch; got "
-                f"{query.dim()}, {key.dim()} and {value.dim()}."
+                f"{query.dim()}, {key.dim()} and {value.dim()}. Pass all with a batch, or none."
             )
         query, key, value = self._arranged(query, key, value)
         q, k, v = (self._heads(x) for x in self._project(query, key, value))
@@ -713,23 +782,19 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
     def _mask(self, attn_mask, key_padding_mask, q, n_keys):
         """Both masks as one for `expressive_attention`, with a place for further keys."""
         n, h, length, _ = q.shape
+        pairs = {(length, n_keys): (length, n_keys), (n * h, length, n_keys): (n, h, length, n_keys)}
+        keys = {(n, n_keys): (n, 1, 1, n_keys), (n_keys,): (1, 1, 1, n_keys)}
         mask = None
-        for name, given, shape in (
-            (
-                "attn_mask",
-                attn_mask,
-                {(length, n_keys): (length, n_keys), (n * h, length, n_keys): (n, h, length, n_keys)},
-            ),
-            ("key_padding_mask", key_padding_mask, {(n, n_keys): (n, 1, 1, n_keys), (n_keys,): (1, 1, 1, n_keys)}),
-        ):
+        for name, given, shapes in (("attn_mask", attn_mask, pairs), ("key_padding_mask", key_padding_mask, keys)):
             if given is None:
                 continue
-            if tuple(given.shape) not in shape or not (given.dtype == torch.bool or given.is_floating_point()):
+            if tuple(given.shape) not in shapes or not (given.dtype == torch.bool or given.is_floating_point()):
                 raise ValueError(
                     f"{name} must be boolean (True: ignore) or floating (added to log weights), of shape "
-                    f"{' or '.join(map(str, shape))}; got {given.dtype} of shape {tuple(given.shape)}."
+                    f"{' or '.join(map(str, shapes))}; got {given.dtype} of shape {tuple(given.shape)}. Use "
+                    f"{name}.bool(), or another shape."
                 )
-            part = given.reshape(shape[tuple(given.shape)])
+            part = given.reshape(shapes[tuple(given.shape)])
             part = ~part if part.dtype == torch.bool else part
             mask = part if mask is None else _both(mask, part)
         further = (self.bias_k is not None) + self.add_zero_attn
@@ -768,6 +833,11 @@ class SquaredRecurrentAttention(nn.Module):
     device, dtype : default=None
         Of the parameters.
 
+    See Also
+    --------
+    squared_attention : The function.
+    ExpressiveMultiheadAttention : Weights ``z^2 / (1 + z^2)``, in quadratic time.
+
     Examples
     --------
     >>> import torch
@@ -780,15 +850,25 @@ class SquaredRecurrentAttention(nn.Module):
     True
     """
 
-    def __init__(self, embed_dim, num_heads, bias=True, batch_first=False, device=None, dtype=None):
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        bias: bool = True,
+        batch_first: bool = False,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim must be a positive multiple of num_heads; got {embed_dim} and {num_heads}.")
+            raise ValueError(
+                f"embed_dim must be a positive multiple of num_heads; got {embed_dim} and {num_heads}. Change one."
+            )
         self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
         self.in_proj = nn.Linear(embed_dim, 3 * embed_dim, bias, device, dtype)
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias, device, dtype)
 
-    def forward(self, input, state=None):
+    def forward(self, input: Tensor, state: SquaredState | None = None) -> tuple[Tensor, SquaredState]:
         """Go on with sequences.
 
         Parameters
@@ -801,7 +881,9 @@ class SquaredRecurrentAttention(nn.Module):
         Returns
         -------
         output : Tensor of the shape of `input`
+            Attended values, projected.
         state : SquaredState
+            Of all steps so far.
         """
         swap = input.dim() == 3 and not self.batch_first
         x = self.in_proj(input.transpose(0, 1) if swap else input)

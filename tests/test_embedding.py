@@ -500,7 +500,7 @@ def test_score_is_the_exact_likelihood(graph):
 def test_score_of_many_rows_is_taken_at_even_steps(graph, monkeypatch):
     model = embedding().fit(graph[0])
     expected = model.score(graph[0][::3])
-    monkeypatch.setattr("sklearn_attnembed._embedding._SCORED_PAIRS", graph[0].shape[0] ** 2 // 3 + graph[0].shape[0])
+    monkeypatch.setattr("sklearn_attnembed._explain._EXACT_PAIRS", graph[0].shape[0] ** 2 // 3 + graph[0].shape[0])
     assert_allclose(model.score(graph[0]), expected)
 
 

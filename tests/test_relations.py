@@ -551,7 +551,7 @@ NAN[1, 2] = np.nan
         (NAN, "adjacency contains NaN"),
         (np.where(np.isnan(NAN), np.inf, A), "adjacency contains infinity"),
         (-A, r"adjacency must hold finite weights >= 0, but holds -3.0. Clip or drop"),
-        (A[:, :3], r"adjacency must be square, nodes by nodes, but its shape is \(4, 3\). For tables: bipartite"),
+        (A[:, :3], r"adjacency must be square, nodes by nodes, but its shape is \(4, 3\). Embed a table"),
     ],
     ids=["NaN", "infinity", "negative", "not square"],
 )

@@ -606,7 +606,7 @@ def test_words_that_the_format_cannot_hold(word, tmp_path):
     (tmp_path / "v.txt").write_text("before")
     model = AttentionWordVectors(1)
     model.vocabulary_, model.embedding_ = {"fine": 0, word: 1}, np.ones((2, 1), np.float32)
-    with pytest.raises(ValueError, match="holds words without white space only, but the vocabulary has") as caught:
+    with pytest.raises(ValueError, match="holds words without white space only, but vocabulary_ has") as caught:
         model.save_word2vec_format(tmp_path / "v.txt")
     assert repr(word) in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["v.txt"]
@@ -636,8 +636,8 @@ def test_interrupted_save_leaves_the_file_as_it_was(tmp_path):
         (b"bytes", "iterable of documents, but is one string: b'bytes'"),
         (7, "iterable of documents, but is of type int"),
         (None, "iterable of documents, but is of type NoneType"),
-        (["fine", None], r"string or an iterable of words, but number 1 is None. Drop it, or put ''"),
-        (["fine", np.nan], "string or an iterable of words, but number 1 is nan"),
+        (["fine", None], r"strings or iterables of words, but number 1 is None. Drop it, or put ''"),
+        (["fine", np.nan], "strings or iterables of words, but number 1 is nan"),
         ([], r"No word occurs min_count=5 times or more: the documents hold 0 words, .* 0 times. Lower min_count"),
         ([[], ""], "documents hold 0 words"),
         (["rare words"], r"documents hold 2 words, the most frequent of them 1 times"),

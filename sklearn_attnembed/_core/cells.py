@@ -9,9 +9,8 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .kernels import Array, Kernel, _log
+from .kernels import Array, Integers, Kernel, Mask, _log
 from .operators import Runner
 from .survey import Census, rounded
 
@@ -42,22 +41,21 @@ class Cells(NamedTuple):
         Which of the mixture's clusters a cell is a part of.
     """
 
-    order: NDArray[np.integer]
-    starts: NDArray[np.integer]
+    order: Integers
+    starts: Integers
     centers: Array
-    cluster: NDArray[np.integer]
+    cluster: Integers
 
 
-def nearest_center(Y: Array, centers: Array) -> NDArray[np.integer]:
+def nearest_center(Y: Array, centers: Array) -> Integers:
     """The nearest center of each row."""
     if len(centers) == 1:
         return np.zeros(len(Y), np.intp)
-    return np.argmax(Y @ centers.T - 0.5 * np.einsum("ij,ij->i", centers, centers), axis=1)
+    nearest: Integers = np.argmax(Y @ centers.T - 0.5 * np.einsum("ij,ij->i", centers, centers), axis=1)
+    return nearest
 
 
-def build_cells(
-    keys: Array, active: NDArray[np.integer], labels: NDArray[np.integer], cluster: Cluster, run: Runner
-) -> Cells:
+def build_cells(keys: Array, active: Integers, labels: Integers, cluster: Cluster, run: Runner) -> Cells:
     """Cut the active keys of every cluster into cells; `cluster(points, k)` gives at most k centers."""
     size = _CELL * max(1.0, len(active) / _LARGE) ** 0.5
     parts, owner = [], []
@@ -82,20 +80,20 @@ def build_cells(
     )
 
 
-def _assign(keys: Array, blocks: list[NDArray[np.integer]], centers: Array, block: int) -> NDArray[np.integer]:
+def _assign(keys: Array, blocks: list[Integers], centers: Array, block: int) -> Integers:
     return nearest_center(keys[blocks[block]], centers)
 
 
-def cells_of(cells: Cells, keys: NDArray[np.integer]) -> NDArray[np.integer]:
+def cells_of(cells: Cells, keys: Integers) -> Integers:
     """The cells of active keys, given by number."""
-    cell = np.zeros(cells.order.max(initial=0) + 1, np.intp)
+    cell: Integers = np.zeros(int(cells.order.max(initial=0)) + 1, np.intp)
     cell[cells.order] = np.repeat(np.arange(len(cells.centers)), np.diff(cells.starts))
     return cell[keys]
 
 
 def reach(n_exact: int) -> float:
     """How many keys a query sums for its `n_exact` nearest to be among them nine times out of ten."""
-    return max(512 * n_exact**0.5, 2 * n_exact)
+    return float(max(512 * n_exact**0.5, 2 * n_exact))
 
 
 def query_rows(n: int, cells: Cells, n_exact: int) -> int:
@@ -105,7 +103,7 @@ def query_rows(n: int, cells: Cells, n_exact: int) -> int:
     return max(-(-n // (8 * int(np.ceil(n / (8 * most))))), 1024)  # eighths, so that threads end together
 
 
-def probe(X: Array, cells: Cells, n_exact: int, kernel: Kernel, beta: float) -> NDArray[np.bool_]:
+def probe(X: Array, cells: Cells, n_exact: int, kernel: Kernel, beta: float) -> Mask:
     """The cells that each query sums; ndarray of bool of shape (n, n_cells)."""
     sizes = np.diff(cells.starts)
     wanted = reach(n_exact)
@@ -131,7 +129,7 @@ def cell_census(
     keys: Array,
     log_weights: Array | None,
     cells: Cells,
-    probed: NDArray[np.bool_],
+    probed: Mask,
     kernel: Kernel,
     beta: float,
     mean: Array,
@@ -162,8 +160,8 @@ def cell_census(
 
 
 def nearest_keys(
-    X: Array, keys: Array, cells: Cells, n_exact: int, run: Runner, known: NDArray[np.integer] | None = None
-) -> NDArray[np.integer]:
+    X: Array, keys: Array, cells: Cells, n_exact: int, run: Runner, known: Integers | None = None
+) -> Integers:
     """Numbers of the `n_exact` keys of largest x.y among those in the cells around each query, int32.
 
     Queries that are nearest to the same center look at the same cells, so a cell is one dense product. `known` are
@@ -196,9 +194,7 @@ def nearest_keys(
     return out
 
 
-def _better(
-    found: NDArray[np.integer], scores: Array, known: NDArray[np.integer], X: Array, keys: Array
-) -> NDArray[np.integer]:
+def _better(found: Integers, scores: Array, known: Integers, X: Array, keys: Array) -> Integers:
     """The best of two lists of keys, each key once."""
     n_exact = found.shape[1]
     both = np.concatenate([found, known], axis=1)

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-from .kernels import EXPRESSIVE, Array, Kernel, expressive_terms, with_background
+from .kernels import EXPRESSIVE, Array, Integers, Kernel, expressive_terms, with_background
 from .normalizer import Field, gaussian_field
 from .operators import Runner, momentum, unit_rows
-from .problem import Keys, Look, Problem, Strategy, look_up
+from .problem import Look, Problem, Strategy, look_up
 from .response import Model
-from .solver import Solution, all_keys, block_keys, has_settled, uniform_loss
-from .statistics import KeyStatistics, largest_variance, pool
+from .solver import BlockKeys, Report, Solution, all_keys, block_keys, has_settled, uniform_loss
+from .statistics import KeyStatistics, group_sums, largest_variance, pool
 
 # Background at first, when the optimum is found, and at last; f itself is below 1.
 _FIRST, _FOUND, LAST_BACKGROUND = 1.0, 0.2, 0.01
@@ -49,7 +48,7 @@ def schedule(n_iter: int) -> list[tuple[float, float]]:
     return search + [(background, 1.0) for background in np.geomspace(_FOUND, LAST_BACKGROUND, n_iter - n_search)]
 
 
-def pair_scores(piece: Any, X: Array, Y: Array) -> tuple[NDArray[np.integer], Array]:
+def pair_scores(piece: Any, X: Array, Y: Array) -> tuple[Integers, Array]:
     """Rows and products x_i . y_j of the non-zeros of a CSR block, a part at a time."""
     rows = np.repeat(np.arange(piece.shape[0]), np.diff(piece.indptr))
     scores = np.empty(len(rows), X.dtype)
@@ -78,7 +77,7 @@ def pull(piece: Any, X: Array, Y: Array, beta: float, background: float = LAST_B
     rows, scores = pair_scores(piece, X, Y)
     log_f, slope, curvature = expressive_terms(beta * scores, background)
     loss, stiffness = (
-        np.bincount(rows, piece.data * part, minlength=len(X)) for part in (-log_f, beta * np.maximum(-curvature, 0))
+        group_sums(rows, piece.data * part, len(X)) for part in (-log_f, beta * np.maximum(-curvature, 0))
     )
     return Pull(loss, _times(piece, slope) @ Y, stiffness)
 
@@ -122,7 +121,7 @@ class Candidate:
     def __init__(self, problem: Problem, Y: Array, run: Runner):
         self.problem, self.run = problem, run
         self.at, self.last, self.age, self.loss = Y, Y.copy(), np.zeros(len(Y)), np.inf
-        self.cluster: Callable[[slice, Array], Keys] = partial(block_keys, problem)
+        self.cluster: BlockKeys = partial(block_keys, problem)
         self.keys = all_keys(problem, Y, self.cluster, run)
 
     def look(self, strategy: Strategy, iteration: int) -> Look:
@@ -134,14 +133,15 @@ class Candidate:
 
     def sweep(self, following: Array, background: float, damping: float) -> float:
         """One step of all rows; their mean loss before it is kept, the root mean square displacement returned."""
-        problem, loss, moved = self.problem, 0.0, 0.0
+        problem, pieces, loss, moved = self.problem, self.problem.affinity.pieces, 0.0, 0.0
+        assert pieces is not None  # explicit affinities
         for group, key_group in enumerate(problem.key_group):  # one after the other: rows and columns would alternate
             others = crowd(self.keys[key_group].statistics, problem.beta, background, self.at.dtype)
 
             def one(block: int) -> tuple[float, float]:
                 rows = problem.affinity.bounds[block]
                 X, active = self.at[rows], problem.active[rows]
-                attraction = pull(problem.affinity.pieces[block], X, self.at, problem.beta, background)
+                attraction = pull(pieces[block], X, self.at, problem.beta, background)
                 losses, proposal = propose(X, attraction, others, damping)  # noqa: B023, run right away
                 proposal[~active] = 0
                 following[rows], self.age[rows], moves = advance(X, self.last[rows], self.age[rows], proposal)
@@ -153,7 +153,7 @@ class Candidate:
                 moved += block_moved
             self.at[problem.group_rows(group)] = following[problem.group_rows(group)]
             self.keys = all_keys(problem, self.at, self.cluster, self.run)
-        n_active = max(np.count_nonzero(problem.active), 1)
+        n_active = max(problem.n_active, 1)
         self.loss = loss / n_active
         return float(np.sqrt(moved / n_active))
 
@@ -168,7 +168,7 @@ def solve(
     warm: bool,
     run: Runner,
     begin: Callable[[], None],
-    report: Callable[[int, float, float, Callable[[], Solution]], bool],
+    report: Report,
 ) -> Solution:
     """Minimise the surrogate loss from unit rows `Y`, which are overwritten; called as `solver.solve` is.
 

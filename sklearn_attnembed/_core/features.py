@@ -55,11 +55,11 @@ def feature_sums(Y: Array, weights: Array | None, frequencies: Array, beta: floa
         reference = np.where(np.isfinite(top), top, 0)
         return FeatureSums(reference, np.stack([np.exp(part - reference).sum(axis=0) for part in exponents]))
     log_weights = log_weights + half
-    top = log_weights.max()
-    reference = top if np.isfinite(top) else 0.0
-    amplitude = np.exp(log_weights - reference)
+    highest = log_weights.max()
+    level = highest if np.isfinite(highest) else 0.0
+    amplitude = np.exp(log_weights - level)
     sums = np.stack([amplitude @ np.cos(phase), amplitude @ np.sin(phase)])
-    return FeatureSums(np.full(phase.shape[1], reference), sums)
+    return FeatureSums(np.full(phase.shape[1], level), sums)
 
 
 def merge_features(a: FeatureSums, b: FeatureSums) -> FeatureSums:

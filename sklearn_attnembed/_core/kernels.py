@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from scipy.special import wofz
 
 Array = NDArray[np.floating]
+Complex = NDArray[np.complexfloating]
+Integers = NDArray[np.integer]
+Mask = NDArray[np.bool_]
+# Some rows of an array: by number, or lying together.
+Rows = Integers | slice
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -45,7 +50,8 @@ def _log(x: Array) -> Array:
 def _quadrature(f: Callable[[Array], Array], m: Array, v: Array) -> Array:
     """E f(s) for s ~ N(m, v) by Gauss-Hermite quadrature, one node at a time."""
     scale = np.sqrt(v)
-    return sum(weight * f(m + scale * node) for node, weight in zip(_NODES, _WEIGHTS, strict=True))
+    values = (weight * f(m + scale * node) for node, weight in zip(_NODES, _WEIGHTS, strict=True))
+    return sum(values, np.zeros(()))
 
 
 # softmax: f(s) = exp(s) ------------------------------------------------------------------------------
@@ -79,7 +85,9 @@ def _expressive_curvature(s: Array) -> Array:
     return 2 * (1 - 3 * s * s) / (1 + s * s) ** 3
 
 
-def _by_variance(m: Array, v: Array, small: Callable[[Array, Array], Array], large: Callable[[Array, Array], Array]):
+def _by_variance(
+    m: Array, v: Array, small: Callable[[Array, Array], Array], large: Callable[[Array, Array], Array]
+) -> Array:
     """Evaluate `small` where the variance is small and `large` elsewhere."""
     m, v = np.broadcast_arrays(np.asarray(m, np.float64), np.asarray(v, np.float64))
     out = np.empty(m.shape)
@@ -89,7 +97,7 @@ def _by_variance(m: Array, v: Array, small: Callable[[Array, Array], Array], lar
     return out
 
 
-def _faddeeva(m: Array, v: Array) -> tuple[Array, Array, Array]:
+def _faddeeva(m: Array, v: Array) -> tuple[Complex, Complex, Array]:
     """The Faddeeva function w at z = (m + i) / sqrt(2v), with z and the factor sqrt(pi / 2v)."""
     z = (m + 1j) / np.sqrt(2 * v)
     return wofz(z), z, np.sqrt(np.pi / (2 * v))
@@ -107,12 +115,14 @@ def _expressive_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
     def slope(m: Array, v: Array) -> Array:
         w, z, factor = _faddeeva(m, v)
         dw = 2j / np.sqrt(np.pi) - 2 * z * w
-        return -factor * (dw / np.sqrt(2 * v)).real
+        by_mean: Array = -factor * (dw / np.sqrt(2 * v)).real
+        return by_mean
 
     def half_curvature(m: Array, v: Array) -> Array:  # dE/dv = E f'' / 2, by the heat equation
         w, z, factor = _faddeeva(m, v)
         dw = 2j / np.sqrt(np.pi) - 2 * z * w
-        return factor * ((w + z * dw) / (2 * v)).real
+        by_variance: Array = factor * ((w + z * dw) / (2 * v)).real
+        return by_variance
 
     value = np.maximum(np.exp(_expressive_expectation(m, v)), np.finfo(np.float64).tiny)
     dm = _by_variance(m, v, lambda m, v: _quadrature(_expressive_slope, m, v), slope)
@@ -143,7 +153,8 @@ def with_background(kernel: Kernel, background: float) -> Kernel:
 
     def derivatives(m: Array, v: Array) -> tuple[Array, Array]:
         value = np.exp(kernel.log_expectation(m, v))
-        return tuple(part * value / (value + background) for part in kernel.derivatives(m, v))
+        by_mean, by_variance = (part * value / (value + background) for part in kernel.derivatives(m, v))
+        return by_mean, by_variance
 
     return Kernel(kernel.name, lambda s: np.log(np.exp(kernel.log_value(s)) + background), log_expectation, derivatives)
 
@@ -157,12 +168,13 @@ def _from_callable(f: Callable[[Array], Array]) -> Kernel:
         out = np.asarray(f(s), np.float64)
         if out.shape != s.shape:
             raise ValueError(
-                f"A kernel function has to return one value for each score, but made shape {out.shape} of {s.shape}."
+                f"A function given as kernel has to return one value for each score, but made shape {out.shape} of "
+                f"{s.shape}. Use functions that work entry by entry, as numpy.exp does."
             )
         wrong = ~(np.isfinite(out) & (out >= 0))
         if wrong.any():
             raise ValueError(
-                "A kernel function has to be finite and non-negative, but is "
+                "A function given as kernel has to be finite and non-negative, but is "
                 f"{out[wrong][0]:.4g} at a score of {s[wrong][0]:.4g}: clip it, or raise the temperature."
             )
         return out

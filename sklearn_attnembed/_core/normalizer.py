@@ -4,17 +4,17 @@ A *field* is what the solver needs of a normaliser: ``field(X, rows) -> (log Z, 
 `rows` telling which of the solver's rows the block `X` holds.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 
-from .kernels import SOFTMAX, Array, Kernel, _log
+from .kernels import SOFTMAX, Array, Integers, Kernel, Mask, Rows, _log
 from .statistics import KeyStatistics
 
-Field = Callable[[Array, NDArray[np.integer] | slice], tuple[Array, Array]]
+Field = Callable[[Array, Rows], tuple[Array, Array]]
 
 # Elements of a temporary block: 4 MB in float64, small enough for the cache of one core.
 _BLOCK_ELEMENTS = 2**19
@@ -47,14 +47,16 @@ def gaussian_log_mass(
     return _log(statistics.weight / 2) + np.logaddexp(wide, narrow)
 
 
-def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFTMAX, dtype=np.float64) -> Field:
+def gaussian_field(
+    statistics: KeyStatistics, beta: float, kernel: Kernel = SOFTMAX, dtype: DTypeLike = np.float64
+) -> Field:
     """The mixture's log Z and the gradient sum_a r_a (g_m mu_a + 2 beta g_v Omega_a x)."""
     occupied = statistics.weight > 0
     log_weight = np.log(statistics.weight[occupied]).astype(dtype)
     means = statistics.mean[occupied].astype(dtype)
     covariances = (beta * statistics.covariance[occupied]).astype(dtype)
 
-    def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
+    def field(X: Array, rows: Rows) -> tuple[Array, Array]:
         mean = beta * (X @ means.T)
         spread = [X @ covariance for covariance in covariances]
         variance = np.stack([beta * np.einsum("ij,ij->i", V, X) for V in spread], axis=1).clip(0)
@@ -77,8 +79,9 @@ def gaussian_field(statistics: KeyStatistics, beta: float, kernel: Kernel = SOFT
 def attention_rows(log_f: Array) -> Array:
     """Weights divided by their row sums, from their logarithms; uniform where a row has no weight at all."""
     top = log_f.max(axis=1, keepdims=True)
-    f = np.exp(np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0))
-    return f / f.sum(axis=1, keepdims=True)
+    f: Array = np.exp(np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0))
+    f /= f.sum(axis=1, keepdims=True)
+    return f
 
 
 def exact_attention(
@@ -88,7 +91,7 @@ def exact_attention(
     kernel: Kernel,
     beta: float,
     log_weights: Array | None = None,
-    allowed: Callable[[slice], NDArray[np.bool_]] | None = None,
+    allowed: Callable[[slice], Mask] | None = None,
 ) -> tuple[Array, Array]:
     """log Z and sum_j a_ij v_j over all keys, the keys streamed in blocks (log Z alone for values=None).
 
@@ -132,7 +135,13 @@ def log_difference(a: Array, b: Array) -> Array:
 
 
 def exact_log_mass(
-    X: Array, keys: Array, labels: NDArray[np.integer], n_clusters: int, kernel: Kernel, beta: float, log_weights: Any
+    X: Array,
+    keys: Array,
+    labels: Integers,
+    n_clusters: int,
+    kernel: Kernel,
+    beta: float,
+    log_weights: Array | None,
 ) -> Array:
     """log of the mass of every cluster, summed over all keys; ndarray of shape (n, n_clusters)."""
     if n_clusters == 1:
@@ -149,7 +158,7 @@ def exact_field(keys: Array, weights: Array | None, beta: float, with_self: bool
     """
     log_weights = None if weights is None else _log(weights)
 
-    def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
+    def field(X: Array, rows: Rows) -> tuple[Array, Array]:
         log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, log_weights)
         if with_self:
             log_z, others = np.logaddexp(log_z, beta), log_z
@@ -173,9 +182,9 @@ class Near(NamedTuple):
         Clusters of the keys.
     """
 
-    nearest: NDArray[np.integer]
-    sample: list[NDArray[np.integer]]
-    labels: NDArray[np.integer] | None
+    nearest: Integers
+    sample: Sequence[Integers]
+    labels: Integers | None
 
 
 class Far(NamedTuple):
@@ -252,7 +261,7 @@ def neighbor_field(
         places[members] = np.arange(len(members))
     step = max(2 * _BLOCK_ELEMENTS // (near.nearest.shape[1] * keys.shape[1]), 1)
 
-    def look(X: Array, nearest: NDArray[np.integer]) -> tuple[Array, Array]:
+    def look(X: Array, nearest: Integers) -> tuple[Array, Array]:
         Y, w = keys[nearest], np.ones(nearest.shape) if weights is None else weights[nearest]
         s = beta * np.matmul(Y, X[:, :, None])[:, :, 0].astype(np.float64)
         top = s.max(axis=1)
@@ -277,7 +286,7 @@ def neighbor_field(
         gradient += np.matmul(share[:, None, :].astype(X.dtype), Y)[:, 0]
         return top + np.log(total), gradient / total[:, None].astype(X.dtype)
 
-    def field(X: Array, rows: NDArray[np.integer] | slice) -> tuple[Array, Array]:
+    def field(X: Array, rows: Rows) -> tuple[Array, Array]:
         nearest = near.nearest[rows]
         parts = [look(X[i : i + step], nearest[i : i + step]) for i in range(0, len(X), step)]
         return np.concatenate([log_z for log_z, _ in parts]), np.concatenate([pull for _, pull in parts])

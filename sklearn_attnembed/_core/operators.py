@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from joblib import effective_n_jobs
-from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from threadpoolctl import ThreadpoolController
 
-from .kernels import Array
+from .kernels import Array, Mask
 
 # Elements of one block of embedding rows: about 1 MB in float32.
 _BLOCK_ELEMENTS = 2**18
 
 try:
-    from scipy.sparse._sparsetools import csr_matvecs
-except ImportError:  # not public: a plain product will do
+    from scipy.sparse import _sparsetools
+
+    csr_matvecs: Any = _sparsetools.csr_matvecs
+except (ImportError, AttributeError):  # not public: a plain product will do
     csr_matvecs = None
 
 Runner = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
@@ -66,7 +67,7 @@ def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
     return blocks
 
 
-def row_stochastic(A: Any, dtype: Any) -> tuple[Any, NDArray[np.bool_]]:
+def row_stochastic(A: Any, dtype: Any) -> tuple[Any, Mask]:
     """Rows divided by their sums, in canonical CSR if sparse, and the mask of rows without any affinity.
 
     The input is left as it is. A LinearOperator stays one.
@@ -151,13 +152,14 @@ def products(affinity: Affinity, H: Array) -> Callable[[int], Array]:
 def additions(affinity: Affinity, H: Array) -> Callable[[int, Array], Array]:
     """``(block, out) -> out += P[block] @ H``, to be called from any thread; `out` is contiguous."""
     product = products(affinity, H)
-    is_sparse = csr_matvecs is not None and sp.issparse(affinity.operator)
-    if not (is_sparse and H.flags.c_contiguous and affinity.operator.dtype == H.dtype):
+    pieces, P = affinity.pieces, affinity.operator
+    is_sparse = csr_matvecs is not None and sp.issparse(P)
+    if pieces is None or not (is_sparse and H.flags.c_contiguous and P.dtype == H.dtype):
         return lambda block, out: np.add(out, product(block), out=out)
     flat = H.ravel()
 
     def add(block: int, out: Array) -> Array:  # what scipy's product does, less its array of zeros and a copy
-        piece = affinity.pieces[block]
+        piece = pieces[block]
         csr_matvecs(*piece.shape, H.shape[1], piece.indptr, piece.indices, piece.data, flat, out.reshape(-1))
         return out
 
@@ -201,7 +203,8 @@ def walk_targets(
         return Y
     n_steps = (length - 1) * stride
     out = np.empty_like(Y) if out is None else out
-    scratch = np.empty_like(Y) if scratch is None and n_steps > 1 else scratch
+    if scratch is None:
+        scratch = np.empty_like(Y) if n_steps > 1 else out
     H = Y
     for step in range(n_steps, 0, -1):  # the last step, number 1, is into `out`
         into = out if step % 2 else scratch

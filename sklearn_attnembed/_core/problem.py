@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .cells import Cells, build_cells, nearest_keys
-from .kernels import Array
+from .kernels import Array, Integers, Mask
 from .normalizer import Near
 from .operators import Affinity, Runner
 from .statistics import KeyStatistics
@@ -48,21 +47,27 @@ class Problem(NamedTuple):
     group: list[int]
     key_group: list[int]
     sizes: list[int]
-    active: NDArray[np.bool_]
+    active: Mask
     null: Array
     weight: Array | None
     beta: float
     walk_length: int
+
+    @property
+    def n_active(self) -> int:
+        """How many rows are active."""
+        return int(np.count_nonzero(self.active))
 
     def group_rows(self, group: int) -> slice:
         """The rows of one group."""
         start = sum(self.sizes[:group])
         return slice(start, start + self.sizes[group])
 
-    def active_rows(self, group: int) -> NDArray[np.integer]:
+    def active_rows(self, group: int) -> Integers:
         """Numbers of the active rows of one group."""
         rows = self.group_rows(group)
-        return np.flatnonzero(self.active[rows]) + rows.start
+        active: Integers = np.flatnonzero(self.active[rows]) + rows.start
+        return active
 
 
 class Keys(NamedTuple):
@@ -95,7 +100,7 @@ class Strategy(NamedTuple):
     normalizer: str
     n_clusters: int
     n_exact: int
-    partition: Callable[[Array], NDArray[np.integer]]
+    partition: Callable[[Array], Integers]
     centers: Callable[[Array, int, int], Array]
     seed: int
 
@@ -116,7 +121,7 @@ class Look(NamedTuple):
         For each group what its queries sum one by one; None where all keys are summed.
     """
 
-    labels: NDArray[np.integer] | None
+    labels: Integers | None
     near: list[Near | None]
 
 
@@ -131,13 +136,14 @@ def look_up(problem: Problem, Y: Array, strategy: Strategy, before: Look | None,
     near: list[Near | None] = [None] * len(problem.sizes)
     if strategy.normalizer == "neighbors":
         for group, key_group in enumerate(problem.key_group):
-            known = None if before is None or before.near[group] is None else before.near[group].nearest
+            last = None if before is None else before.near[group]
+            known = None if last is None else last.nearest
             active = problem.active_rows(key_group)
             near[group] = look_near(Y[problem.group_rows(group)], Y, active, labels, strategy, known, round, run)
     return Look(labels, near)
 
 
-def cells_of_all(keys: Array, active: NDArray[np.integer], strategy: Strategy, round: int, run: Runner) -> Cells:
+def cells_of_all(keys: Array, active: Integers, strategy: Strategy, round: int, run: Runner) -> Cells:
     """Cells of the active keys, whatever their clusters."""
     labels = np.zeros(len(keys), np.intp)
     return build_cells(keys, active, labels, lambda points, k: strategy.centers(points, k, round), run)
@@ -146,10 +152,10 @@ def cells_of_all(keys: Array, active: NDArray[np.integer], strategy: Strategy, r
 def look_near(
     X: Array,
     keys: Array,
-    active: NDArray[np.integer],
-    labels: NDArray[np.integer] | None,
+    active: Integers,
+    labels: Integers | None,
     strategy: Strategy,
-    known: NDArray[np.integer] | None,
+    known: Integers | None,
     round: int,
     run: Runner,
 ) -> Near | None:

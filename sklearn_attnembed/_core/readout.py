@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .kernels import Array, Kernel, _log, squared_features
+from .kernels import Array, Integers, Kernel, _log, squared_features
 from .operators import row_blocks
 
 # Queries of a block of causal squared attention.
@@ -33,7 +32,7 @@ def _powers(X: Array) -> Array:
     return np.hstack([np.ones((len(X), 1)), X, squared_features(X)])
 
 
-def readout(K: Array, V: Array, labels: NDArray[np.integer], n_clusters: int) -> Readout:
+def readout(K: Array, V: Array, labels: Integers, n_clusters: int) -> Readout:
     """Moments of float64 keys and values, a block at a time."""
     d = K.shape[1]
     mean = np.zeros((n_clusters, d))

@@ -76,31 +76,30 @@ def responder(model: Model) -> Callable[[Array], Array]:
         if model.keys is None:
             return iterated_response(force, alone(force), gaussian_field(model.statistics, model.beta), stiffness)
         if fitted is None:
-            return among(force)
+            return among(model.keys, force)
         within = 1e-5 * np.abs(fitted.maxes).max()
         found = fitted.query(fingerprint(U), distance_upper_bound=within)[1]
         new = np.flatnonzero(found == len(model.keys))
-        X = model.keys[found % len(model.keys)]
+        X: Array = model.keys[found % len(model.keys)]
         if len(new):
-            X[new] = among(force[new])
+            X[new] = among(model.keys, force[new])
         return X
 
     def alone(force: Array) -> Array:
         """Against one Gaussian."""
         return gaussian_response(_at_least(force - center.mean[0].astype(force.dtype), crowd), spectrum)
 
-    def among(force: Array) -> Array:
+    def among(keys: Array, force: Array) -> Array:
         """Against near keys, or all of them."""
-        X, near = alone(force), None
-        for _ in range(1 if model.cells is None else 2):  # the nearest keys of where we are, twice
-            if model.cells is None:
-                field = exact_field(model.keys, model.weights, model.beta, fitted is not None)
-            else:
-                near = nearest_keys(X, model.keys, model.cells, model.n_exact, map, near)
-                looks = model.near._replace(nearest=near)
-                field = neighbor_field(
-                    model.statistics, model.keys, model.weights, looks, model.beta, fitted is not None
-                )
+        X, near = alone(force), model.near
+        if near is None or model.cells is None:
+            field = exact_field(keys, model.weights, model.beta, fitted is not None)
+            return iterated_response(force, X, field, stiffness)
+        nearest = None
+        for _ in range(2):  # the nearest keys of where we are, twice
+            nearest = nearest_keys(X, keys, model.cells, model.n_exact, map, nearest)
+            near = near._replace(nearest=nearest)
+            field = neighbor_field(model.statistics, keys, model.weights, near, model.beta, fitted is not None)
             X = iterated_response(force, X, field, stiffness)
         return X
 

@@ -5,9 +5,8 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .kernels import Array
+from .kernels import Array, Integers, Mask
 from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
 from .operators import Runner, additions, momentum, multiply, products, unit_rows, walk_targets
 from .problem import Keys, Look, Problem, Strategy, cells_of_all, look_up
@@ -29,6 +28,11 @@ _GRAIN = np.float32(0.1)
 # Iterations that the loss has to be flat for.
 _PATIENCE = 2
 
+# `block_keys` of one problem and its clusters.
+BlockKeys = Callable[[slice, Array], Keys]
+# A field of rows that lie together.
+BlockField = Callable[[Array, slice], tuple[Array, Array]]
+
 
 class Solution(NamedTuple):
     """Where a solver ended: vectors, keys of each group and the history."""
@@ -41,14 +45,16 @@ class Solution(NamedTuple):
     converged: bool
 
 
+# (iteration, loss, displacement, function for the solution so far) -> whether to stop
+Report = Callable[[int, float, float, Callable[[], Solution]], bool]
+
+
 # Key statistics of the whole -------------------------------------------------------------------------
-def block_keys(
-    problem: Problem, rows: slice, Y: Array, labels: NDArray[np.integer] | None = None, n_clusters: int = 1
-) -> Keys:
+def block_keys(problem: Problem, rows: slice, Y: Array, labels: Integers | None = None, n_clusters: int = 1) -> Keys:
     """Statistics and share of the null mean of one block of new keys."""
     active = problem.active[rows]
     if problem.weight is not None:
-        weights = problem.weight[rows]
+        weights: Array | None = problem.weight[rows]
     else:
         weights = None if active.all() else active.astype(np.float64)
     if labels is None:
@@ -69,7 +75,7 @@ def _merge_keys(problem: Problem, parts: Iterable[Keys]) -> list[Keys]:
     return [groups[group] for group in range(len(problem.sizes))]
 
 
-def all_keys(problem: Problem, Y: Array, cluster: Callable[[slice, Array], Keys], run: Runner) -> list[Keys]:
+def all_keys(problem: Problem, Y: Array, cluster: BlockKeys, run: Runner) -> list[Keys]:
     """The keys of each group."""
     bounds = problem.affinity.bounds
     return _merge_keys(problem, run(lambda block: cluster(bounds[block], Y[bounds[block]]), range(len(bounds))))
@@ -77,26 +83,26 @@ def all_keys(problem: Problem, Y: Array, cluster: Callable[[slice, Array], Keys]
 
 def fields(
     problem: Problem, Y: Array, keys: list[Keys], strategy: Strategy, look: Look | None
-) -> "list[Field | Force]":
+) -> "list[BlockField | Force]":
     """The field that each group's rows feel: that of its keys."""
-    out: list[Field | Force] = []
+    out: list[BlockField | Force] = []
     for group, key_group in enumerate(problem.key_group):
-        statistics = keys[key_group].statistics
+        statistics, near = keys[key_group].statistics, None if look is None else look.near[group]
         if look is None and problem.weight is None:
             out.append(_force(keys[group].statistics, statistics, problem.beta, Y.dtype))
         elif look is None or strategy.normalizer == "gaussian":
             out.append(gaussian_field(statistics, problem.beta, dtype=Y.dtype))
-        elif look.near[group] is None:
+        elif near is None:
             active = problem.active_rows(key_group)
             weights = None if problem.weight is None else problem.weight[active]
             out.append(exact_field(Y[active], weights, problem.beta))
         else:
             start = problem.group_rows(group).start
-            out.append(_shifted(neighbor_field(statistics, Y, problem.weight, look.near[group], problem.beta), start))
+            out.append(_shifted(neighbor_field(statistics, Y, problem.weight, near, problem.beta), start))
     return out
 
 
-def _shifted(field: Field, start: int) -> Field:
+def _shifted(field: Field, start: int) -> BlockField:
     """The field of a group whose first row is number `start`."""
     return lambda X, rows: field(X, slice(rows.start - start, rows.stop - start))
 
@@ -117,7 +123,7 @@ def diffuse(problem: Problem, Y: Array, spare: Array, out: Array, run: Runner) -
         rows, mean = bounds[block], means[problem.group[block]].astype(out.dtype)
         new = out[rows] - mean
         size = np.einsum("ij,ij->i", new, new)
-        least = np.finfo(out.dtype).eps ** 2 * max(float(mean @ mean), np.finfo(out.dtype).tiny)
+        least = np.finfo(out.dtype).eps ** 2 * max(float(mean @ mean), float(np.finfo(out.dtype).tiny))
         kept = problem.active[rows] & (size > least)
         Y[rows][kept] = unit_rows(unit_rows(new[kept]) + _GRAIN * Y[rows][kept])
 
@@ -159,14 +165,24 @@ def _force(queries: KeyStatistics, keys: KeyStatistics, beta: float, dtype: np.d
     return Force(float(log_z), mean.astype(dtype), spread.astype(dtype))
 
 
+def _propose(
+    field: BlockField | Force, step: Step, Y: Array, rows: slice, active: Mask, direction: Array
+) -> tuple[float, Array]:
+    """Sum of log Z, and where the step sends the rows; `direction` is overwritten."""
+    if isinstance(field, Force):
+        return np.count_nonzero(active) * field.log_z, step(Y, direction, field.spread)
+    log_z, mean = field(Y, rows)
+    return float(log_z[active].sum(dtype=np.float64)), step(Y, np.subtract(direction, mean, out=direction), None)
+
+
 def _sweep(
     problem: Problem,
     buffers: tuple[Array, Array, Array, Array | None],
     keys: list[Keys],
-    group_fields: list[Field | Force],
+    group_fields: list[BlockField | Force],
     step: Step,
     push: float,
-    cluster: Callable[[slice, Array], Keys],
+    cluster: BlockKeys,
     with_torque: bool,
     run: Runner,
 ) -> Swept:
@@ -180,31 +196,27 @@ def _sweep(
     )
     add_product = additions(problem.affinity, targets)
     d = current.shape[1]
-    null_means = [group_keys.null_mean.astype(current.dtype) for group_keys in keys]
+    offsets = [  # what pushes all rows of a group alike
+        -group_keys.null_mean.astype(current.dtype) - (field.mean if isinstance(field, Force) else 0)
+        for group_keys, field in zip(keys, group_fields, strict=True)
+    ]
 
     def one(block: int) -> Swept:
         rows, group = problem.affinity.bounds[block], problem.group[block]
         active = problem.active[rows]
         Y, back, new = current[rows], last[rows], following[rows]
-        direction, field = np.empty_like(Y), group_fields[group]
-        is_force = isinstance(field, Force)
-        direction[:] = -null_means[group] - (field.mean if is_force else 0)
+        direction = np.empty_like(Y)
+        direction[:] = offsets[group]
         add_product(block, direction)
-        loss = -problem.beta * float(np.vdot(Y, direction))
-        if is_force:
-            loss += np.count_nonzero(active) * field.log_z
-            proposal = step(Y, direction, field.spread)
-        else:
-            log_z, mean = field(Y, rows)
-            loss += float(log_z[active].sum(dtype=np.float64))
-            proposal = step(Y, np.subtract(direction, mean, out=direction), None)
+        gain = problem.beta * float(np.vdot(Y, direction))
+        log_z, proposal = _propose(group_fields[group], step, Y, rows, active, direction)
         if not active.all():
             proposal[~active] = 0
         back -= proposal
         unit_rows(np.add(np.multiply(back, -push, out=new), proposal, out=new))
         moved = np.subtract(proposal, Y, out=direction)
         swept = Swept(
-            loss,
+            log_z - gain,
             float(np.vdot(moved, moved)),
             float(np.vdot(moved, back)),
             (Y.T @ moved).astype(np.float64) if with_torque else np.zeros((d, d)),
@@ -213,12 +225,17 @@ def _sweep(
         back[:] = proposal
         return swept
 
+    return _gathered(problem, run(one, range(len(problem.affinity.bounds))), d)
+
+
+def _gathered(problem: Problem, parts: Iterable[Swept], d: int) -> Swept:
+    """Blocks taken together, in their order and as they come."""
     loss = displacement = turn = 0.0
     torque = np.zeros((d, d))
 
-    def block_keys() -> Iterator[Keys]:  # in the order of the blocks
+    def block_keys() -> Iterator[Keys]:
         nonlocal loss, displacement, turn
-        for part in run(one, range(len(problem.affinity.bounds))):
+        for part in parts:
             loss += part.loss
             displacement += part.displacement
             turn += part.turn
@@ -226,17 +243,18 @@ def _sweep(
             yield part.keys[0]
 
     new_keys = _merge_keys(problem, block_keys())
-    n_active = max(np.count_nonzero(problem.active), 1)
+    n_active = max(problem.n_active, 1)
     return Swept(loss / n_active, float(np.sqrt(displacement / n_active)), turn, torque, new_keys)
 
 
 def _second_moment(keys: list[Keys]) -> Array:
     """sum_i y_i y_i' over all rows, from the statistics."""
-    return sum(
+    moment: Array = sum(
         scatter + weight * np.outer(mean, mean)
         for group in keys
         for weight, mean, scatter in zip(*group.statistics, strict=True)
     )
+    return moment
 
 
 def _rotation(torque: Array, second_moment: Array) -> Array:
@@ -247,7 +265,9 @@ def _rotation(torque: Array, second_moment: Array) -> Array:
     variance, basis = np.linalg.eigh(second_moment)
     variance = variance.clip(0)
     skew = basis.T @ (torque - torque.T) @ basis
-    return basis @ (skew / (variance[:, None] + variance + 0.02 * max(variance[-1], np.finfo(float).tiny))) @ basis.T
+    least = 0.02 * max(float(variance[-1]), float(np.finfo(np.float64).tiny))
+    rotation: Array = basis @ (skew / (variance[:, None] + variance + least)) @ basis.T
+    return rotation
 
 
 def _accelerated_step(damping: float, rotation: Array) -> Step:
@@ -297,7 +317,7 @@ def _backlash(problem: Problem) -> float:
     """How negative an eigenvalue of the walk average can be, with a fifth to spare: damping is never less.
 
     Powers of a row-stochastic P have eigenvalues in the unit disc: -1 at the worst, for one step. Averages over
-    more steps hold less, -0.42 for three; but not on a bipartite graph, whose walks are all odd.
+    more steps hold less, -0.44 for three; but not on a bipartite graph, whose walks are all odd.
     """
     if len(problem.sizes) > 1:
         return 1.0
@@ -367,7 +387,7 @@ def solve(
     warm: bool,
     run: Runner,
     begin: Callable[[], None],
-    report: Callable[[int, float, float, Callable[[], Solution]], bool],
+    report: Report,
 ) -> Solution:
     """Minimise the surrogate loss from unit rows `Y`, which are overwritten.
 

@@ -8,9 +8,8 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .kernels import Array
+from .kernels import Array, Integers
 
 
 class KeyStatistics(NamedTuple):
@@ -34,6 +33,11 @@ class KeyStatistics(NamedTuple):
     def covariance(self) -> Array:
         """Omega_a, of the shape of `scatter`."""
         return (self.scatter.T / np.where(self.weight > 0, self.weight, 1)).T
+
+
+def group_sums(groups: Integers, weights: Array | None, n_groups: int) -> Array:
+    """Sum of the weights of each group, float64; counts if there are none."""
+    return np.bincount(groups, weights, minlength=n_groups).astype(np.float64, copy=False)
 
 
 def _moments(Y: Array, weights: Array | None, diagonal: bool) -> tuple[float, Array, Array]:
@@ -66,7 +70,7 @@ def sphere_statistics(Y: Array, weights: Array | None, null: Array) -> tuple[Key
 def block_statistics(
     Y: Array,
     weights: Array | None = None,
-    labels: NDArray[np.integer] | None = None,
+    labels: Integers | None = None,
     n_clusters: int = 1,
     diagonal: bool = False,
 ) -> KeyStatistics:

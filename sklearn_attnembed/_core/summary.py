@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from .cells import Cells, build_cells, cell_census, cells_of, nearest_center, probe, query_rows
 from .features import FeatureSums, feature_estimate, feature_sums, merge_features, orthogonal_frequencies
-from .kernels import SOFTMAX, Array, Kernel
+from .kernels import SOFTMAX, Array, Integers, Kernel, Mask
 from .normalizer import exact_attention, exact_log_mass, gaussian_log_mass, log_difference, score_moments
 from .operators import Runner, row_blocks
 from .statistics import KeyStatistics, block_statistics, merge
@@ -18,6 +17,7 @@ from .survey import (
     Census,
     KeySample,
     Ledger,
+    Marks,
     draw,
     enter,
     key_marks,
@@ -113,7 +113,7 @@ Cluster = Callable[[Array, Array | None, int, int], Array]
 
 
 # Taking in -------------------------------------------------------------------------------------------
-def _heaviest(keys: Array, weights: Array | None, plan: Plan, run: Runner) -> NDArray[np.bool_]:
+def _heaviest(keys: Array, weights: Array | None, plan: Plan, run: Runner) -> Mask:
     """The `n_heavy` keys of the largest term with themselves, w f(beta k.k)."""
     heavy = np.zeros(len(keys), bool)
     if plan.n_heavy >= len(keys):
@@ -146,25 +146,28 @@ def _centers(sample: KeySample, plan: Plan, cluster: Cluster, d: int) -> Array:
 
 
 def _draw(
-    keys: Array, weights: Array | None, heavy: NDArray[np.bool_], plan: Plan, size: int, before: Ledger, run: Runner
+    keys: Array, weights: Array | None, heavy: Mask, plan: Plan, size: int, before: Ledger, run: Runner
 ) -> tuple[KeySample, Ledger]:
     """A sample of the light keys and their ledger, given that of keys before; a part of the keys at a time."""
-    sample, own, ledger = None, [], before
+    sample: KeySample | None = None
+    own: Ledger = []
+    ledger = before
     for start in range(0, max(len(keys), 1), _PART):
         light = start + np.flatnonzero(~heavy[start : start + _PART])
         bounds = row_blocks([len(light)], keys.shape[1])
-        marks = list(run(partial(_marks_of, keys, light, bounds), range(len(bounds))))
-        marks = np.concatenate([np.empty(0, np.uint64), *marks])
+        parts = run(partial(_marks_of, keys, light, bounds), range(len(bounds)))
+        marks = np.concatenate([np.empty(0, np.uint64), *parts])
         w = None if weights is None else weights[light]
         if plan.knows_own:
             own = enter(own, marks, w)
             ledger = enter(ledger, marks, w) if before else own
         part = draw(keys, light, w, marks, ledger, size, plan.seed)
         sample = part if sample is None else merge_samples(sample, part, ledger, size)
+    assert sample is not None  # of one part at least
     return sample, own
 
 
-def _marks_of(keys: Array, rows: NDArray[np.integer], bounds: list[slice], block: int) -> NDArray[np.uint64]:
+def _marks_of(keys: Array, rows: Integers, bounds: list[slice], block: int) -> Marks:
     cut = rows[bounds[block]]
     # Rows that lie together are read together.
     return key_marks(keys[cut[0] : cut[-1] + 1][cut - cut[0]])
@@ -172,12 +175,12 @@ def _marks_of(keys: Array, rows: NDArray[np.integer], bounds: list[slice], block
 
 def _pass(
     keys: Array, weights: Array | None, centers: Array, plan: Plan, run: Runner
-) -> tuple[NDArray[np.integer], KeyStatistics, FeatureSums | None]:
+) -> tuple[Integers, KeyStatistics, FeatureSums | None]:
     """The one pass over all keys: clusters, statistics, sums of features."""
     bounds = row_blocks([len(keys)], keys.shape[1])
     frequencies = plan.frequencies(keys.shape[1])
 
-    def take(block: int) -> tuple[Array, KeyStatistics, FeatureSums | None]:
+    def take(block: int) -> tuple[Integers, KeyStatistics, FeatureSums | None]:
         Y, w = keys[bounds[block]], None if weights is None else weights[bounds[block]]
         nearest = nearest_center(Y, centers)
         statistics = block_statistics(Y, w, nearest, len(centers), plan.covariance_type == "diag")
@@ -186,24 +189,26 @@ def _pass(
         return nearest, statistics, feature_sums(Y, w, frequencies, plan.beta, plan.method == "positive_features")
 
     labels = np.empty(len(keys), np.int32)
-    statistics, features = None, None
+    statistics: KeyStatistics | None = None
+    features: FeatureSums | None = None
     for rows, (nearest, part, sums) in zip(bounds, run(take, range(len(bounds))), strict=True):
         labels[rows] = nearest
         statistics = part if statistics is None else merge([statistics, part])
         features = sums if features is None else merge_features(features, sums)
+    assert statistics is not None  # of one block at least: there are keys
     return labels, statistics, features
 
 
 def summarise(
     keys: Array, weights: Array | None, plan: Plan, cluster: Cluster, run: Runner, before: Summary | None = None
-) -> tuple[Summary, NDArray[np.integer]]:
+) -> tuple[Summary, Integers]:
     """The summary of keys of positive weight, and the cluster of each; about the centers of keys before, if any."""
     heavy = _heaviest(keys, weights, plan, run)
     size = plan.sample_size + N_CHECKS
     wanted = size if before else max(size, _clustered(plan))
     sample, ledger = _draw(keys, weights, heavy, plan, wanted, before.ledger if before else [], run)
     centers = before.centers if before else _centers(sample, plan, cluster, keys.shape[1])
-    sample = KeySample(*(part[: size + 1] for part in sample))
+    sample = KeySample._make(part[: size + 1] for part in sample)
     sample = sample._replace(labels=nearest_center(sample.keys, centers))
     light = np.where(heavy, 0.0, 1.0 if weights is None else weights) if heavy.any() else weights
     labels, statistics, features = _pass(keys, light, centers, plan, run)
@@ -262,7 +267,7 @@ def combine(a: Summary, b: Summary, plan: Plan, cluster: Cluster, run: Runner) -
         sample=sample,
         tails=_tails(sample, statistics, plan),
         ledger=ledger,
-        features=None if a.features is None else merge_features(a.features, b.features),
+        features=None if a.features is None or b.features is None else merge_features(a.features, b.features),
     )
     if not plan.n_heavy:
         return merged
@@ -322,6 +327,7 @@ class Estimator:
     def log_z(self, X: Array, method: str, with_error: bool = False) -> tuple[Array, Array]:
         """log Z of queries in float64 and its standard error, which is zero unless asked for or at hand."""
         if method == "exact":
+            assert self.keys is not None  # or the caller has refused
             log_z = exact_attention(X, self.keys, None, self.plan.kernel, self.plan.beta, self.log_weights)[0]
             return log_z, np.zeros(len(X))
         if not self.summary.statistics.weight.any():  # every key is a heavy one
@@ -341,6 +347,7 @@ class Estimator:
         plan, summary = self.plan, self.summary
         n_clusters = len(summary.centers)
         if method == "exact":
+            assert self.keys is not None  # or the caller has refused
             return exact_log_mass(X, self.keys, self.labels, n_clusters, plan.kernel, plan.beta, self.log_weights)
         log_mass = gaussian_log_mass(X, summary.statistics, plan.kernel, plan.beta, summary.tails)
         if method != "gaussian" and summary.statistics.weight.any():
@@ -380,9 +387,9 @@ class Estimator:
 
     def _not_itself(self, X: Array, mean: Array) -> Census:
         """No census, but a sample without the query: what it stands for it would stand for with its largest term."""
-        nothing = np.zeros((3, *mean.shape))
+        nothing = np.zeros(mean.shape)
         itself = marked(key_marks(X), self.sample, np.ones(len(X)))
-        return Census(np.full(len(X), -np.inf), *nothing, itself)
+        return Census(np.full(len(X), -np.inf), nothing, nothing, nothing, itself)
 
     def _control_variate(self, X: Array, with_error: bool) -> tuple[Array, Array]:
         moments = self._moments(X)
@@ -392,7 +399,7 @@ class Estimator:
         moments = self._moments(X)
         return self._survey(X, moments, census=self._own(X, moments[1]), controls=False)
 
-    def _own(self, X: Array, mean: Array) -> Any:
+    def _own(self, X: Array, mean: Array) -> Census | None:
         marks = key_marks(X)
         weight = look_up(self.summary.ledger, marks)
         if not weight.any():
@@ -403,21 +410,25 @@ class Estimator:
 
     def _neighbors(self, X: Array, with_error: bool) -> tuple[Array, Array]:
         plan, cells, moments = self.plan, self.summary.cells, self._moments(X)
+        assert self.keys is not None  # both kept by this method
+        assert cells is not None
         probed = probe(X, cells, plan.n_exact, plan.kernel, plan.beta)
         census = cell_census(X, self.keys, self.log_weights, cells, probed, plan.kernel, plan.beta, moments[1])
         parts = []
         for rows in self._small_blocks(len(X), True):
             sampled = probed[rows][:, self.sample.cells]
-            part = Census(*(field[rows] for field in census))._replace(sampled=sampled)
+            part = Census._make(field[rows] for field in census)._replace(sampled=sampled)
             cut = (moments[0], moments[1][rows], moments[2][rows])
             parts.append(self._survey(X[rows], cut, census=part))
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+        log_z, error = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return log_z, error
 
     def _random_fourier(self, X: Array, with_error: bool) -> tuple[Array, Array]:
+        features, frequencies = self.summary.features, self.frequencies
+        assert features is not None  # both kept by these methods
+        assert frequencies is not None
         positive = self.plan.method == "positive_features"
-        return feature_estimate(
-            X, self.summary.features, self.frequencies, self.plan.beta, positive, self.summary.statistics
-        )
+        return feature_estimate(X, features, frequencies, self.plan.beta, positive, self.summary.statistics)
 
     _positive_features = _random_fourier
 

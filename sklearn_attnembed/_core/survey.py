@@ -4,12 +4,13 @@ The sample is drawn by a hash of what the keys are, not of where they stand: wha
 precision, the same keys make the same sample, and the samples of two sets of keys merge into that of their union.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import Array, Kernel
+from .kernels import Array, Integers, Kernel, Mask
+from .statistics import group_sums
 
 Marks = NDArray[np.uint64]
 # Which keys there are, by sorted marks, and their weights; in a few parts.
@@ -69,20 +70,20 @@ class KeySample(NamedTuple):
     weight: Array
     marks: Marks
     waiting: Array
-    rows: NDArray[np.integer]
-    labels: NDArray[np.integer]
-    cells: NDArray[np.integer]
+    rows: Integers
+    labels: Integers
+    cells: Integers
 
 
 def draw(
-    X: Array, active: NDArray[np.integer], weights: Array | None, marks: Marks, ledger: Ledger, size: int, seed: int
+    X: Array, active: Integers, weights: Array | None, marks: Marks, ledger: Ledger, size: int, seed: int
 ) -> KeySample:
     """The first `size` + 1 distinct ones of the active rows of `X`, whose weights and marks are given.
 
     Copies of a key are one key of their total weight, as far back as the ledger, if there is one.
     """
     distinct, position, copies = np.unique(marks, return_index=True, return_inverse=True)
-    total = look_up(ledger, distinct) if ledger else np.bincount(copies, weights, minlength=len(distinct))
+    total = look_up(ledger, distinct) if ledger else group_sums(copies, weights, len(distinct))
     uniform = (_mix(distinct ^ _mix(np.full(1, seed, np.uint64) * _SPREAD)) >> np.uint64(11)) * 2.0**-53
     waiting = -np.log1p(-uniform) + _TINY
     order = np.argsort(waiting / total, kind="stable")[: size + 1]  # ties fall by mark
@@ -99,22 +100,22 @@ def draw(
 
 def merge_samples(a: KeySample, b: KeySample, ledger: Ledger, size: int) -> KeySample:
     """The first `size` + 1 keys of the union; copies count together, as far back as the ledger of the union, if any."""
-    both = KeySample(*(np.concatenate(parts) for parts in zip(a, b, strict=True)))
+    both = KeySample._make(np.concatenate(parts) for parts in zip(a, b, strict=True))
     _, position, copies = np.unique(both.marks, return_index=True, return_inverse=True)
-    total = look_up(ledger, both.marks[position]) if ledger else np.bincount(copies, both.weight)
-    both = KeySample(*(part[position] for part in both))._replace(weight=total)
+    total = look_up(ledger, both.marks[position]) if ledger else group_sums(copies, both.weight, len(position))
+    both = KeySample._make(part[position] for part in both)._replace(weight=total)
     order = np.lexsort((both.marks, both.waiting / both.weight))[: size + 1]
-    return KeySample(*(part[order] for part in both))
+    return KeySample._make(part[order] for part in both)
 
 
 def split(sample: KeySample, size: int) -> tuple[KeySample, Array, KeySample]:
     """The first `size` keys sorted by cluster, the weight that each stands for, and the other keys drawn."""
-    part, others = (KeySample(*(column[cut] for column in sample)) for cut in (slice(size), slice(size, None)))
+    part, others = (KeySample._make(column[cut] for column in sample) for cut in (slice(size), slice(size, None)))
     # The next in the queue tells how long was served, and so every key's probability of being in.
     time = others.waiting[0] / others.weight[0] if len(others.weight) else np.inf
     stands_for = part.weight / -np.expm1(-part.weight * time)
     order = np.argsort(part.labels, kind="stable")
-    return KeySample(*(column[order] for column in part)), stands_for[order], others
+    return KeySample._make(column[order] for column in part), stands_for[order], others
 
 
 # Estimating ------------------------------------------------------------------------------------------
@@ -125,17 +126,17 @@ class Census(NamedTuple):
     ----------
     log_mass : ndarray of shape (n,)
         log of the sum of their terms.
-    count, first, second : ndarray of shape (n, kappa)
+    zeroth, first, second : ndarray of shape (n, kappa)
         Sums of their weights, times the score's distance from its cluster's mean, times the square of that.
     sampled : ndarray of bool of shape (n, s)
         Which keys of the sample are among them.
     """
 
     log_mass: Array
-    count: Array
+    zeroth: Array
     first: Array
     second: Array
-    sampled: NDArray[np.bool_]
+    sampled: Mask
 
 
 class _Controls(NamedTuple):
@@ -159,7 +160,7 @@ class _Controls(NamedTuple):
         slope, curvature = kernel.derivatives(mean, variance)
         return cls(offset, offset * deviation * slope, offset * variance * curvature * quadratic, mean, 1 / deviation)
 
-    def spread(self, counts: NDArray[np.integer], scores: Array) -> tuple[Array, Array, Array]:
+    def spread(self, counts: Integers, scores: Array) -> tuple[Array, Array, Array]:
         """Offset and regressors of every sampled key; `scores` are overwritten."""
         offset, linear, quadratic, mean, inverse = (
             part if len(counts) == 1 else np.repeat(part, counts, axis=1) for part in self
@@ -175,9 +176,9 @@ class _Controls(NamedTuple):
     def total(self, census: Census) -> tuple[Array, Array, Array]:
         """Sums of offset and regressors over a census."""
         t = census.first * self.inverse
-        squares = census.second * self.inverse**2 - census.count
+        squares = census.second * self.inverse**2 - census.zeroth
         return (
-            np.einsum("ij,ij->i", census.count, self.offset),
+            np.einsum("ij,ij->i", census.zeroth, self.offset),
             np.einsum("ij,ij->i", t, self.linear),
             np.einsum("ij,ij->i", squares, self.quadratic),
         )
@@ -209,7 +210,8 @@ class _Weights(NamedTuple):
         squares = _rows_dot(np.square(residual, out=residual), self.unseen)
         drawn = np.count_nonzero(self.stands_for, axis=-1)
         degrees = drawn / np.maximum(drawn - n_fitted, 1)
-        return self.rest / self._known() * np.sqrt(squares * degrees)
+        error: Array = self.rest / self._known() * np.sqrt(squares * degrees)
+        return error
 
     def _known(self) -> Array:
         """Weight that the sample stands for, 1 where there is none left: all sums are zero then."""
@@ -218,7 +220,8 @@ class _Weights(NamedTuple):
 
 
 def _rows_dot(values: Array, weights: Array) -> Array:
-    return values @ weights if weights.ndim == 1 else np.einsum("ij,ij->i", values, weights)
+    dots: Array = values @ weights if weights.ndim == 1 else np.einsum("ij,ij->i", values, weights)
+    return dots
 
 
 def _regress(
@@ -289,7 +292,7 @@ def survey(
     if census is not None:
         log_f = np.where(census.sampled, -np.inf, log_f)
         u = np.where(census.sampled, 0, stands_for)
-        rest = np.maximum(rest - census.count.sum(axis=1), 0)
+        rest = np.maximum(rest - census.zeroth.sum(axis=1), 0)
         top = census.log_mass
     top = np.maximum(top, log_f.max(axis=1))
     reference = np.where(np.isfinite(top), top, 0)
@@ -334,12 +337,12 @@ def score_tails(queries: Array, sample: KeySample, moments: tuple[Array, Array, 
 def enter(ledger: Ledger, marks: Marks, weights: Array | None) -> Ledger:
     """The ledger of which keys there are, and of what weight, with these ones in it."""
     distinct, copies = np.unique(marks, return_inverse=True)
-    ledger = [*ledger, (distinct, np.bincount(copies, weights, minlength=len(distinct)).astype(np.float64))]
+    ledger = [*ledger, (distinct, group_sums(copies, weights, len(distinct)))]
     # Like a binary counter: every key is sorted anew at most log2(number of chunks) times.
     while len(ledger) > 1 and len(ledger[-1][0]) >= len(ledger[-2][0]):
         (a, b), ledger = ledger[-2:], ledger[:-2]
         distinct, copies = np.unique(np.concatenate([a[0], b[0]]), return_inverse=True)
-        ledger.append((distinct, np.bincount(copies, np.concatenate([a[1], b[1]]))))
+        ledger.append((distinct, group_sums(copies, np.concatenate([a[1], b[1]]), len(distinct))))
     return ledger
 
 
@@ -355,8 +358,8 @@ def look_up(ledger: Ledger, marks: Marks) -> Array:
 def own_census(
     own_weight: Array,
     own_score: Array,
-    cluster: NDArray[np.integer],
-    sampled: NDArray[np.bool_],
+    cluster: Integers,
+    sampled: Mask,
     kernel: Kernel,
     mean: Array,
 ) -> Census:
@@ -370,7 +373,7 @@ def own_census(
     return Census(log_mass, count, count * distance, count * distance**2, sampled)
 
 
-def marked(marks: Marks, sample: KeySample, own_weight: Array) -> Any:
+def marked(marks: Marks, sample: KeySample, own_weight: Array) -> Mask:
     """Which sampled key is the query itself; ndarray of bool of shape (n, s)."""
     out = np.zeros((len(marks), len(sample.marks)), bool)
     if len(sample.marks):

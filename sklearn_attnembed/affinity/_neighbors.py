@@ -1,14 +1,17 @@
 """Affinities from graphs of nearest neighbours."""
 
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import sort_graph_by_row_values
 from sklearn.utils import check_array, gen_batches
 
 from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, validate_params
+from .._typing import Float64, SparseMatrix
 
 # Weight of a neighbour at the edge of the neighbourhood: keeps rows of equidistant neighbours alive, and is so small
 # that it does not matter which of several tied neighbours is the last.
@@ -37,8 +40,15 @@ _SCALE_NEIGHBOR = 7
     },
     prefer_skip_nested_validation=True,
 )
-def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perplexity=None, key_scale=None):
-    """Affinities from a graph of nearest-neighbour distances.
+def neighbor_affinity(
+    distances: SparseMatrix,
+    n_neighbors: int = 15,
+    *,
+    weighting: Literal["perplexity", "self_tuning", "biweight", "uniform"] = "perplexity",
+    perplexity: float | None = None,
+    key_scale: ArrayLike | None = None,
+) -> sp.csr_array:
+    """Turn a graph of nearest-neighbour distances into affinities.
 
     Row by row the `n_neighbors` nearest get weights. The next one marks where the neighbourhood ends: there, except
     for "uniform", weights fall to zero, so that the affinities, and all that is built on them, are continuous in the
@@ -72,6 +82,16 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
     affinities : csr_array of shape (n_queries, n_keys)
         Non-negative weights, not yet divided by their row sums.
 
+    Raises
+    ------
+    ValueError
+        If a distance is negative, or "self_tuning" lacks `key_scale`.
+
+    See Also
+    --------
+    local_scale : What "self_tuning" measures distances by.
+    sklearn_attnembed.AttentionEmbedding : ``affinity="nearest_neighbors"`` takes points and does this itself.
+
     References
     ----------
     .. [1] L. van der Maaten, G. Hinton, "Visualizing data using t-SNE", JMLR 2008, section 2.
@@ -92,7 +112,9 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
         )
     distances = check_array(distances, accept_sparse="csr", input_name="distances", ensure_min_samples=0)
     if distances.nnz and distances.data.min() < 0:
-        raise ValueError(f"distances must be >= 0, but the smallest is {distances.data.min():.4g}. Check the metric.")
+        raise ValueError(
+            f"distances must be >= 0, but the smallest is {distances.data.min():.4g}. Use another metric, or clip them."
+        )
     graph, near, present = _nearest(distances, n_neighbors + 1)
     last = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0)
     edge = np.take_along_axis(near, last, axis=1)
@@ -123,7 +145,7 @@ def neighbor_affinity(distances, n_neighbors=15, *, weighting="perplexity", perp
     return compact(sp.csr_array((weights[present].astype(dtype), indices, indptr), shape=graph.shape))
 
 
-def local_scale(distances):
+def local_scale(distances: SparseMatrix) -> Float64:
     """Distance of each row to its seventh neighbour, the point itself not counted: the scale of "self_tuning".
 
     Parameters
@@ -134,6 +156,11 @@ def local_scale(distances):
     Returns
     -------
     scale : ndarray of shape (n_samples,)
+        In the unit of the distances; to the last neighbour where there are fewer.
+
+    See Also
+    --------
+    neighbor_affinity : Takes it as `key_scale`.
 
     Examples
     --------
@@ -146,7 +173,7 @@ def local_scale(distances):
     return _scale(*_nearest(distances, _SCALE_NEIGHBOR + 1)[1:])
 
 
-def _checked_scale(key_scale, n_keys):
+def _checked_scale(key_scale: ArrayLike, n_keys: int) -> Float64:
     """Local scales of the keys as an array."""
     scale = check_array(key_scale, ensure_2d=False, dtype=np.float64, input_name="key_scale")
     if scale.shape != (n_keys,) or scale.min() < 0:
@@ -157,7 +184,7 @@ def _checked_scale(key_scale, n_keys):
     return scale
 
 
-def _nearest(distances, width):
+def _nearest(distances: SparseMatrix, width: int) -> tuple[Any, Float64, NDArray[np.bool_]]:
     """The graph with rows in order of distance, their first `width` distances and which of these there are."""
     graph = sp.csr_matrix(distances, copy=True)
     if graph.nnz:
@@ -166,7 +193,7 @@ def _nearest(distances, width):
     return graph, _dense(graph, graph.data.astype(np.float64), present), present
 
 
-def _dense(graph, values, present):
+def _dense(graph: Any, values: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
     """The first values of each row of `graph` side by side, zero where there are no more."""
     out = np.zeros(present.shape, values.dtype)
     counts = np.diff(graph.indptr)
@@ -175,13 +202,13 @@ def _dense(graph, values, present):
     return out
 
 
-def _scale(near, present):
+def _scale(near: Float64, present: NDArray[np.bool_]) -> Float64:
     """Distance to the seventh neighbour, or to the last if there are fewer."""
     place = np.clip(present.sum(axis=1) - 1, 0, _SCALE_NEIGHBOR)
     return np.take_along_axis(near, place[:, None], axis=1)[:, 0]
 
 
-def _with_perplexity(squares, present, perplexity, n_steps=40):
+def _with_perplexity(squares: Float64, present: NDArray[np.bool_], perplexity: float, n_steps: int = 40) -> Float64:
     """``exp(-b squares)``, b such that the entropy of every row, once normalised, is log `perplexity`.
 
     Newton's method on log b within a bracket. Rows of fewer entries than `perplexity` are left flat.

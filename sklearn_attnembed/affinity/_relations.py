@@ -1,31 +1,66 @@
 """Affinities from graphs and tables, whatever their nodes are called."""
 
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from .._core.operators import compact, row_stochastic
 from .._sklearn import Interval, validate_params
+from .._typing import Float64, Graph, Integers, Labels, MatrixLike, Table
 
 
 class Bipartite(NamedTuple):
     """A table of counts and what its rows and columns are.
 
-    Attributes
+    Parameters
     ----------
     affinity : csr_array of shape (n_rows, n_columns)
-    rows, columns : ndarray
-        Their labels, in order.
+        The counts: what ``AttentionEmbedding(affinity="bipartite")`` embeds.
+    rows, columns : ndarray of shape (n_rows,) and (n_columns,)
+        Labels of its rows and columns, in order.
+
+    See Also
+    --------
+    bipartite : Reads it from a long table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_attnembed.affinity import bipartite
+    >>> counts = bipartite(pd.DataFrame({"user": ["Ann", "Bob"], "item": ["blues", "rock"]}))
+    >>> counts.rows.tolist(), counts.columns.tolist(), counts.affinity.shape
+    (['Ann', 'Bob'], ['blues', 'rock'], (2, 2))
     """
 
     affinity: sp.csr_array
-    rows: np.ndarray
-    columns: np.ndarray
+    rows: NDArray[Any]
+    columns: NDArray[Any]
 
 
+@overload
+def random_walk(
+    adjacency: MatrixLike | Table | Graph,
+    *,
+    teleport: float = ...,
+    directed: bool = ...,
+    weight: str | None = ...,
+    nodes: Labels | None = ...,
+    return_nodes: Literal[False] = ...,
+) -> sp.csr_array: ...
+@overload
+def random_walk(
+    adjacency: MatrixLike | Table | Graph,
+    *,
+    teleport: float = ...,
+    directed: bool = ...,
+    weight: str | None = ...,
+    nodes: Labels | None = ...,
+    return_nodes: Literal[True],
+) -> tuple[sp.csr_array, NDArray[Any]]: ...
 @validate_params(
     {
         "adjacency": "no_validation",
@@ -37,7 +72,15 @@ class Bipartite(NamedTuple):
     },
     prefer_skip_nested_validation=True,
 )
-def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nodes=None, return_nodes=False):
+def random_walk(
+    adjacency: MatrixLike | Table | Graph,
+    *,
+    teleport: float = 0.0,
+    directed: bool = False,
+    weight: str | None = "weight",
+    nodes: Labels | None = None,
+    return_nodes: bool = False,
+) -> sp.csr_array | tuple[sp.csr_array, NDArray[Any]]:
     """Transition probabilities of the random walk on a graph.
 
     Parameters
@@ -76,6 +119,11 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
     ValueError
         If weights are negative or not finite, an end is missing, or `nodes` lacks one or has it twice.
 
+    See Also
+    --------
+    bipartite : Tables whose two columns are of different kinds.
+    temporal : Edges that are there at times.
+
     Examples
     --------
     >>> import pandas as pd
@@ -98,7 +146,7 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
         if not (sp.issparse(A) or isinstance(A, np.ndarray | list | tuple)):
             raise ValueError(
                 "adjacency must be a matrix, dense or sparse, a pandas DataFrame of edges or a NetworkX graph, but is "
-                f"of type {type(A).__name__}."
+                f"of type {type(A).__name__}. Convert it to one of these."
             )
     A = check_array(
         A, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=0, ensure_min_features=0,
@@ -108,7 +156,8 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
     n = A.shape[0]
     if A.shape[1] != n:
         raise ValueError(
-            f"adjacency must be square, nodes by nodes, but its shape is {A.shape}. For tables: bipartite."
+            f"adjacency must be square, nodes by nodes, but its shape is {A.shape}. Embed a table of counts as it is, "
+            "by AttentionEmbedding(affinity='bipartite')."
         )
     labels = np.arange(n) if labels is None else _as_labels(labels)
     if len(labels) != n:
@@ -125,8 +174,10 @@ def random_walk(adjacency, *, teleport=0.0, directed=False, weight="weight", nod
     {"table": "no_validation", "weight": [str, None], "rows": ["array-like", None], "columns": ["array-like", None]},
     prefer_skip_nested_validation=True,
 )
-def bipartite(table, *, weight="weight", rows=None, columns=None):
-    """Counts of users by items, or documents by words, from a long table.
+def bipartite(
+    table: Table, *, weight: str | None = "weight", rows: Labels | None = None, columns: Labels | None = None
+) -> Bipartite:
+    """Read counts of users by items, or documents by words, from a long table.
 
     What ``AttentionEmbedding(affinity="bipartite")`` embeds. A wide table, users by items, needs none of this: it goes
     in as it is, as a DataFrame, an array or a sparse matrix.
@@ -152,6 +203,10 @@ def bipartite(table, *, weight="weight", rows=None, columns=None):
     ValueError
         If weights are negative or not finite, a label is missing, or `rows` or `columns` has one twice.
 
+    See Also
+    --------
+    random_walk : Tables of edges between nodes of one kind.
+
     Examples
     --------
     >>> import pandas as pd
@@ -171,7 +226,7 @@ def bipartite(table, *, weight="weight", rows=None, columns=None):
 
 
 # Readers ---------------------------------------------------------------------------------------------
-def _of_networkx(graph, weight, nodes):
+def _of_networkx(graph: Any, weight: str | None, nodes: Any) -> tuple[sp.csr_array, list[Any]]:
     """Adjacency and labels of a NetworkX graph."""
     import networkx
 
@@ -188,7 +243,7 @@ def _of_networkx(graph, weight, nodes):
     return networkx.to_scipy_sparse_array(graph, nodelist=labels, weight=weight, dtype=np.float64), labels
 
 
-def _of_edges(table, weight, nodes, directed):
+def _of_edges(table: Any, weight: str | None, nodes: Any, directed: bool) -> tuple[sp.csr_array, NDArray[Any]]:
     """Adjacency and labels of a table of edges."""
     first, second, weights = _columns(table, weight, "adjacency")
     ends = np.empty((len(first), 2), object)
@@ -205,20 +260,21 @@ def _of_edges(table, weight, nodes, directed):
     return sp.coo_array((weights, (i, j)), shape=(len(labels),) * 2).tocsr(), labels
 
 
-def _is_frame(table):
+def _is_frame(table: object) -> bool:
     return hasattr(table, "columns") and hasattr(table, "iloc")
 
 
-def _columns(table, weight, name):
+def _columns(table: Any, weight: str | None, name: str) -> tuple[NDArray[Any], NDArray[Any], Float64]:
     """First and second column, and weights, of a DataFrame."""
     if not _is_frame(table):
         raise ValueError(
-            f"{name} must be a pandas DataFrame, a row for each pair, but is of type {type(table).__name__}. A matrix "
-            "of counts can be embedded as it is."
+            f"{name} must be a pandas DataFrame, a row for each pair, but is of type {type(table).__name__}. Convert "
+            "it; a matrix of counts can be embedded as it is."
         )
     if table.shape[1] < 2:
         raise ValueError(
-            f"{name} needs two columns, one for each end, but has {table.shape[1]}: {list(table.columns)}."
+            f"{name} needs two columns, one for each end, but has {table.shape[1]}: {list(table.columns)}. Add the "
+            "other end, or reset_index() if it is the index."
         )
     if weight in list(table.columns[:2]):
         raise ValueError(
@@ -228,18 +284,21 @@ def _columns(table, weight, name):
     return table.iloc[:, 0].to_numpy(object), table.iloc[:, 1].to_numpy(object), weights
 
 
-def read_weights(table, weight, name):
+def read_weights(table: Any, weight: str | None, name: str) -> Float64:
     """The weights of the rows of a DataFrame, checked; ones where it has no such column."""
     if weight not in table.columns:
         if weight not in ("weight", None):
-            raise ValueError(f"weight={weight!r} must be a column of {name}, which has {list(table.columns)}.")
+            raise ValueError(
+                f"weight={weight!r} must be a column of {name}, which has {list(table.columns)}. Pass one of these, or "
+                "None for equal weights."
+            )
         return np.ones(len(table))
     weights = np.asarray(table[weight], np.float64)
     _check_weights(weights, f"{name}[{weight!r}]")
     return weights
 
 
-def _check_weights(weights, name):
+def _check_weights(weights: Any, name: str) -> None:
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         raise ValueError(
@@ -247,7 +306,7 @@ def _check_weights(weights, name):
         )
 
 
-def _as_labels(labels):
+def _as_labels(labels: Any) -> NDArray[Any]:
     """Labels as an array of one dimension: of their own kind if they have one, else of objects."""
     array = np.asarray(labels) if not isinstance(labels, list) or len({type(x) for x in labels}) == 1 else None
     if array is not None and array.ndim == 1:
@@ -257,7 +316,7 @@ def _as_labels(labels):
     return array
 
 
-def _codes(labels: np.ndarray, known: Any, name: str, keep_unknown: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def _codes(labels: Any, known: Any, name: str, keep_unknown: bool = True) -> tuple[Integers, NDArray[Any]]:
     """Number of each label among those known, or in order of first appearance, and these in order.
 
     Labels not known are an error or, unless `keep_unknown`, have number -1.
@@ -268,7 +327,7 @@ def _codes(labels: np.ndarray, known: Any, name: str, keep_unknown: bool = True)
         _refuse_missing(known, name)
     for label in labels if known is None else known:
         if known is not None and label in numbers:
-            raise ValueError(f"{name} must name each label once, but has {label!r} twice.")
+            raise ValueError(f"{name} must name each label once, but has {label!r} twice. Drop one of the two.")
         numbers.setdefault(label, len(numbers))
     codes = np.fromiter((numbers.get(label, -1) for label in labels), np.intp, len(labels))
     if keep_unknown and (codes < 0).any():

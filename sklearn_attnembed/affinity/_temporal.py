@@ -1,22 +1,25 @@
 """Affinities from contacts in time."""
 
+from datetime import timedelta
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_array
 
 from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, validate_params
-from ._relations import _codes, _is_frame, read_weights
+from .._typing import Float64, Integers, Labels, Table, Vectors
+from ._relations import _check_weights, _codes, _is_frame, read_weights
 
 
 class TemporalWalk(NamedTuple):
     """The walk between states, a state being a node in a time slice in which it has a contact.
 
-    Attributes
+    Parameters
     ----------
     affinity : csr_array of shape (n_states, n_states)
         Transition probabilities: what ``AttentionEmbedding(affinity="precomputed")`` embeds. Rows sum to one, or to
@@ -33,43 +36,70 @@ class TemporalWalk(NamedTuple):
         Length of a slice.
     n_slices : int
         Slices, those without any contact among them.
+
+    See Also
+    --------
+    temporal : Makes it from contacts.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.affinity import temporal
+    >>> walk = temporal([[0, 1, 2], [5, 2, 3]], n_slices=2)
+    >>> walk.edges.tolist()
+    [0.0, 2.5, 5.0]
+    >>> walk.nodes[walk.node].tolist(), walk.slice.tolist()
+    ([1, 2, 2, 3], [0, 0, 1, 1])
     """
 
     affinity: sp.csr_array
-    node: np.ndarray
-    slice: np.ndarray
-    nodes: np.ndarray
+    node: Integers
+    slice: Integers
+    nodes: NDArray[Any]
     start: Any
     width: Any
     n_slices: int
 
     @property
-    def edges(self):
+    def edges(self) -> NDArray[Any]:
         """Where slices begin and end: ndarray of shape (n_slices + 1,)."""
         return self.start + np.arange(self.n_slices + 1) * self.width
 
-    def by_node(self, embedding):
+    def by_node(self, embedding: ArrayLike) -> Vectors:
         """One vector a node: the mean over its states, all slices alike.
 
         Parameters
         ----------
         embedding : array-like of shape (n_states, n_components)
+            Vectors of the states.
 
         Returns
         -------
         vectors : ndarray of shape (n_nodes, n_components)
             In the order of `nodes`; zero for nodes without any contact.
+
+        Raises
+        ------
+        ValueError
+            If `embedding` has not a row for each state.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed.affinity import temporal
+        >>> walk = temporal([[0, 1, 2], [5, 2, 3]], n_slices=2)
+        >>> walk.by_node([[1.0], [2.0], [4.0], [8.0]]).tolist()
+        [[1.0], [3.0], [8.0]]
         """
         X = self._checked(embedding)
         member = sp.csc_array((np.ones(len(X), X.dtype), self.node, np.arange(len(X) + 1)), (len(self.nodes), len(X)))
         return np.asarray(normalize(member.tocsr(), "l1") @ X)
 
-    def at(self, embedding, slice):
+    def at(self, embedding: ArrayLike, slice: int) -> Vectors:
         """One vector a node in a slice: that of its latest state until then.
 
         Parameters
         ----------
         embedding : array-like of shape (n_states, n_components)
+            Vectors of the states.
         slice : int
             From 0 to ``n_slices - 1``.
 
@@ -77,20 +107,38 @@ class TemporalWalk(NamedTuple):
         -------
         vectors : ndarray of shape (n_nodes, n_components)
             In the order of `nodes`; zero for nodes that had no contact yet.
+
+        Raises
+        ------
+        ValueError
+            If `embedding` has not a row for each state, or there is no such slice.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed.affinity import temporal
+        >>> walk = temporal([[0, 1, 2], [5, 2, 3]], n_slices=2)
+        >>> walk.at([[1.0], [2.0], [4.0], [8.0]], slice=0).tolist()
+        [[1.0], [2.0], [0.0]]
         """
         X = self._checked(embedding)
         if not 0 <= slice < self.n_slices:
-            raise ValueError(f"slice must be from 0 to {self.n_slices - 1}, one of the slices there are; got {slice}.")
+            raise ValueError(
+                f"slice must be from 0 to {self.n_slices - 1}, one of the slices there are; got {slice}. Look in edges "
+                "for when each begins."
+            )
         vectors = np.zeros((len(self.nodes), X.shape[1]), X.dtype)
         until = self.slice <= slice
         latest = until & ~np.append((self.node[1:] == self.node[:-1]) & until[1:], False)
         vectors[self.node[latest]] = X[latest]
         return vectors
 
-    def _checked(self, embedding):
+    def _checked(self, embedding: ArrayLike) -> Vectors:
         X = check_array(embedding, dtype=[np.float64, np.float32], input_name="embedding")
         if len(X) != len(self.node):
-            raise ValueError(f"embedding must have a row for each of the {len(self.node)} states; it has {len(X)}.")
+            raise ValueError(
+                f"embedding must have a row for each of the {len(self.node)} states; it has {len(X)}. Pass that of "
+                "the affinity of this walk."
+            )
         return X
 
 
@@ -106,7 +154,16 @@ class TemporalWalk(NamedTuple):
     },
     prefer_skip_nested_validation=True,
 )
-def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0.5, directed=False, nodes=None):
+def temporal(
+    contacts: Table | ArrayLike,
+    *,
+    width: float | str | timedelta | np.timedelta64 | None = None,
+    n_slices: int | None = None,
+    direction: Literal["both", "forward", "backward"] = "both",
+    advance: float = 0.5,
+    directed: bool = False,
+    nodes: Labels | None = None,
+) -> TemporalWalk:
     """Transition probabilities of the time-respecting walk on contacts in time.
 
     Time is cut into slices. The walk goes from a node in a slice to one that it has contact with in that slice or, with
@@ -146,6 +203,10 @@ def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0
     ValueError
         If times or weights are not finite, neither or both of `width` and `n_slices` are given, or no contact is left.
 
+    See Also
+    --------
+    random_walk : Edges without times.
+
     Notes
     -----
     States are the pairs of node and slice that occur, at most two for each contact, and transitions are sparse: memory
@@ -176,7 +237,8 @@ def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0
     kept = (i != j) & (weights > 0)
     if not kept.any():
         raise ValueError(
-            f"contacts must hold at least one of two different nodes, but none of {len(kept)} rows is one."
+            f"contacts must hold at least one of two different nodes and positive weight, but none of {len(kept)} rows "
+            "is one. Check the columns i, j and weight."
         )
     start, width, n_slices, at = _slices(time[kept], width, n_slices)
     i, j, weights = i[kept], j[kept], weights[kept]
@@ -196,29 +258,32 @@ def temporal(contacts, *, width=None, n_slices=None, direction="both", advance=0
     return TemporalWalk(compact(walk), node, slot, labels, start, width, n_slices)
 
 
-def _step(meets, on, advance):
+def _step(meets: Any, on: Any, advance: float) -> Any:
     """Contacts or on in time; all of the one where there is none of the other."""
     can_meet, can_go = np.diff(meets.indptr) > 0, np.diff(on.indptr) > 0
     share = np.where(can_go, np.where(can_meet, advance, 1), 0)
     return sp.diags_array(1 - share) @ meets + sp.diags_array(share) @ on
 
 
-def _contacts(contacts):
+def _contacts(contacts: Any) -> tuple[Any, NDArray[Any], NDArray[Any], Float64]:
     """Times as numbers (dates as they are), labels of both ends and weights."""
     if not _is_frame(contacts):
         table = np.asarray(contacts)
         if table.ndim != 2 or table.shape[1] not in (3, 4):
             raise ValueError(
                 "contacts must be a DataFrame or an array of columns time, i, j and, if wanted, weight, but its shape "
-                f"is {table.shape}."
+                f"is {table.shape}. Pass a row for each contact."
             )
         time, first, second = table[:, 0], table[:, 1], table[:, 2]
-        weights = table[:, 3] if table.shape[1] == 4 else np.ones(len(table))
+        weights = np.asarray(table[:, 3], np.float64) if table.shape[1] == 4 else np.ones(len(table))
+        _check_weights(weights, "contacts[:, 3]")
     else:
         columns = ["time", "i", "j"]
         if not set(columns) <= set(contacts.columns):
             if contacts.shape[1] < 3:
-                raise ValueError(f"contacts needs columns time, i and j, but has {list(contacts.columns)}.")
+                raise ValueError(
+                    f"contacts needs columns time, i and j, but has {list(contacts.columns)}. Add what is missing."
+                )
             columns = list(contacts.columns[:3])
         time, first, second = (contacts[name].to_numpy() for name in columns)
         weights = read_weights(contacts, "weight", "contacts")
@@ -226,13 +291,10 @@ def _contacts(contacts):
     bad = ~np.isfinite(time)
     if bad.any():
         raise ValueError(f"contacts: {bad.sum()} of {len(time)} times are missing or infinite. Drop or fill such rows.")
-    weights = np.asarray(weights, np.float64)
-    if not np.all(np.isfinite(weights) & (weights >= 0)):
-        raise ValueError("contacts: weights must be finite and >= 0. Clip or drop such rows.")
     return time, first, second, weights
 
 
-def _times(time):
+def _times(time: NDArray[Any]) -> Any:
     """Times as float64 or, if they are dates or lengths, datetime64 (UTC if with a time zone) or timedelta64."""
     if time.dtype.kind in "mM":  # in a unit that is fine enough for parts of it
         return time.astype(np.result_type(time.dtype, f"{time.dtype.kind}8[us]"))
@@ -249,7 +311,7 @@ def _times(time):
             ) from error
 
 
-def _slices(time, width, n_slices):
+def _slices(time: Any, width: Any, n_slices: int | None) -> tuple[Any, Any, int, Integers]:
     """Begin of the first slice, width and number of slices, and the slice of each contact."""
     if (width is None) == (n_slices is None):
         raise ValueError(
@@ -270,7 +332,7 @@ def _slices(time, width, n_slices):
     return start, length, int(at.max()) + 1, at
 
 
-def _length(width, is_of_dates):
+def _length(width: Any, is_of_dates: bool) -> Any:
     """A length of time in the unit of the times; None if it is none."""
     is_number = isinstance(width, Real) and not isinstance(width, np.timedelta64)
     if is_of_dates == is_number:

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from joblib import effective_n_jobs
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import CountVectorizer
 
 from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, validate_params
+from .._typing import Analyzer, Documents, Float64
 
 # Words that are counted at a time, and kept in memory before they go to a temporary file: 4 bytes each.
 _CHUNK, _IN_MEMORY = 2**19, 2**24
@@ -25,7 +27,7 @@ _END = -1
 class Cooccurrence(NamedTuple):
     """How often words are near each other.
 
-    Attributes
+    Parameters
     ----------
     affinity : csr_array of shape (n_words, n_words), float32
         Symmetric weighted counts, thinned by `subsample`: for ``AttentionEmbedding(affinity="precomputed")``.
@@ -35,12 +37,23 @@ class Cooccurrence(NamedTuple):
         ``counts ** gamma``, divided by its sum: for ``AttentionEmbedding(null_model=p0)``.
     counts : ndarray of int of shape (n_words,)
         Occurrences of each word.
+
+    See Also
+    --------
+    cooccurrence : Counts it in texts.
+
+    Examples
+    --------
+    >>> from sklearn_attnembed.affinity import cooccurrence
+    >>> words = cooccurrence([["a", "b", "a"], ["a", "c"]], min_count=1, gamma=1)
+    >>> words.vocabulary, words.counts.tolist(), words.p0.round(3).tolist()
+    ({'a': 0, 'b': 1, 'c': 2}, [3, 1, 1], [0.6, 0.2, 0.2])
     """
 
     affinity: sp.csr_array
     vocabulary: dict[Any, int]
-    p0: np.ndarray
-    counts: np.ndarray
+    p0: Float64
+    counts: NDArray[np.int64]
 
 
 PARAMETER_CONSTRAINTS = {
@@ -56,16 +69,16 @@ PARAMETER_CONSTRAINTS = {
 
 @validate_params({"documents": "no_validation", **PARAMETER_CONSTRAINTS}, prefer_skip_nested_validation=True)
 def cooccurrence(
-    documents,
-    window=5,
+    documents: Documents,
+    window: int = 5,
     *,
-    min_count=5,
-    subsample=1e-5,
-    window_weight="uniform",
-    gamma=0.75,
-    analyzer="word",
-    n_jobs=None,
-):
+    min_count: int = 5,
+    subsample: float | None = 1e-5,
+    window_weight: Literal["uniform", "linear", "harmonic"] = "uniform",
+    gamma: float = 0.75,
+    analyzer: Analyzer = "word",
+    n_jobs: int | None = None,
+) -> Cooccurrence:
     """Count which words occur near each other.
 
     Parameters
@@ -101,6 +114,11 @@ def cooccurrence(
     ------
     ValueError
         If `documents` is one string, a document is neither a string nor iterable, or no word is frequent enough.
+
+    See Also
+    --------
+    sklearn_attnembed.AttentionWordVectors : Embeds the words, in one step.
+    sklearn.feature_extraction.text.CountVectorizer : Counts words in documents: a table for ``affinity="bipartite"``.
 
     Notes
     -----
@@ -164,7 +182,10 @@ def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]
             "the names. Pass the column, or the values, that hold the texts."
         )
     if not isinstance(documents, Iterable):
-        raise ValueError(f"documents must be an iterable of documents, but is of type {type(documents).__name__}.")
+        raise ValueError(
+            f"documents must be an iterable of documents, but is of type {type(documents).__name__}. Pass a list of "
+            "texts."
+        )
     analyze: Callable = analyzer if callable(analyzer) else CountVectorizer(analyzer=analyzer).build_analyzer()
     for place, document in enumerate(documents):
         if isinstance(document, str | bytes) or callable(analyzer):
@@ -173,8 +194,8 @@ def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]
             yield document
         else:
             raise ValueError(
-                f"Every document must be a string or an iterable of words, but number {place} is {document!r}. Drop "
-                "it, or put '' in its place."
+                f"documents must be strings or iterables of words, but number {place} is {document!r}. Drop it, or put "
+                "'' in its place."
             )
 
 
