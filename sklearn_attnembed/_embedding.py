@@ -26,7 +26,6 @@ from ._sklearn import (
     FitTask,
     Interval,
     StrOptions,
-    VersionedState,
     _fit_context,
     cluster_centers,
     partition,
@@ -42,7 +41,6 @@ class AttentionEmbedding(
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    VersionedState,
     BaseEstimator,
 ):
     """Embed whatever has affinities, so that attention reproduces them, in linear time.
@@ -58,8 +56,7 @@ class AttentionEmbedding(
     n_components : int, default=64
         Dimension of the embedding.
 
-    affinity : {"nearest_neighbors", "precomputed", "precomputed_nearest_neighbors", "bipartite"} or callable, \
-            default="nearest_neighbors"
+    affinity : str or callable, default="nearest_neighbors"
         Where affinities come from.
 
         - "nearest_neighbors": rows of `X` are points; affinities fall off with the distance to the nearest
@@ -657,7 +654,7 @@ class AttentionEmbedding(
         active = problem.active[rows]
         return {
             "key_embedding_": np.ascontiguousarray(solution.vectors[rows]),
-            "loss_curve_": list(solution.losses),
+            "loss_curve_": [float(loss) for loss in solution.losses],
             "n_iter_": len(solution.losses),
             "converged_": solution.converged or self.solver == "gradient",
             "_vectors": solution.vectors,

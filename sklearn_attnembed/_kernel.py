@@ -20,11 +20,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ._core.kernels import KERNELS, expressive_value
 from ._core.normalizer import attention_rows
 from ._core.operators import block_runner
-from ._sklearn import BaseEstimator, Interval, StrOptions, VersionedState, _fit_context, warn
+from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, warn
 from ._typing import KernelName, MatrixLike, RandomState, Vectors
 
 
-class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator):
+class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features of expressive attention, which is high for parallel and antiparallel pairs alike.
 
     Expressive attention [1]_ weighs a pair by ``z^2 / (1 + z^2)``, z its dot product divided by the temperature:

@@ -18,7 +18,6 @@ from ._sklearn import (
     BaseEstimator,
     Interval,
     StrOptions,
-    VersionedState,
     _fit_context,
     available_if,
     check_key_weight,
@@ -56,7 +55,7 @@ def _in_place(labels: Integers, kept: NDArray[np.bool_]) -> Integers:
     return out
 
 
-class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator):
+class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Normalisation constants of attention in linear time, with standard errors.
 
     ``log Z(q) = log sum_j w_j f(q . k_j / temperature)`` of any queries q against any keys k. Fitting takes one pass
@@ -70,8 +69,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ver
         ``f(s) = exp(s)``; ``s^2``, for which the Gaussian value is exact; ``s^2 / (1 + s^2)`` [2]_; or any
         function that takes an array of scores and returns as many finite, non-negative numbers.
 
-    method : {"gaussian", "control_variate", "sampling", "neighbors", "random_fourier", "positive_features", "exact", \
-"auto"}, default="gaussian"
+    method : str, default="gaussian"
         - "gaussian": the keys of each cluster count as a Gaussian, whose expectation of f has a closed form [1]_,
           or one by quadrature for a callable. The cheapest.
         - "control_variate": f on a sample of keys, by regression on the scores, whose means and variances over

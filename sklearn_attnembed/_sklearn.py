@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import joblib
 import numpy as np
 import sklearn
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator as _BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import check_array
@@ -55,7 +55,6 @@ __all__ = [
     "FitTask",
     "Interval",
     "StrOptions",
-    "VersionedState",
     "_fit_context",
     "available_if",
     "validate_params",
@@ -66,6 +65,9 @@ __all__ = [
 # Files through which a user's calls go.
 _FOLDERS = (os.path.join(os.path.dirname(file), "") for file in (__file__, sklearn.__file__, joblib.__file__))
 _IN_BETWEEN = (*_FOLDERS, pickle.__file__)
+
+# Where the pages are that notebooks link to.
+_DOCUMENTATION = os.environ.get("ATTNEMBED_DOC_URL", "https://sklearn-attnembed.readthedocs.io/en/stable")
 
 # Above this many rows clusters come from mini-batches.
 _MINI_BATCH = 20_000
@@ -92,8 +94,11 @@ def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:
     return weight
 
 
-class VersionedState:
-    """Stamp the state with our version, as scikit-learn does for its own estimators alone."""
+class BaseEstimator(_BaseEstimator):
+    """scikit-learn's, with what that does for its own alone: a version in the state, links to their pages."""
+
+    _doc_link_module = "sklearn_attnembed"
+    _doc_link_template = f"{_DOCUMENTATION}/generated/{{estimator_module}}.{{estimator_name}}.html"
 
     def __getstate__(self):
         return {**super().__getstate__(), "_attnembed_version": __version__}

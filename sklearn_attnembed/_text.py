@@ -16,13 +16,13 @@ from sklearn.utils import metadata_routing
 from sklearn.utils.validation import check_is_fitted
 
 from ._embedding import AttentionEmbedding
-from ._sklearn import BaseEstimator, Interval, VersionedState, _fit_context, warn
+from ._sklearn import BaseEstimator, Interval, _fit_context, warn
 from ._typing import Analyzer, Documents, RandomState, Vectors
 from .affinity import cooccurrence
 from .affinity._words import PARAMETER_CONSTRAINTS, documents_to_words
 
 
-class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedState, BaseEstimator):
+class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Word vectors from texts, and mean word vectors as features of documents.
 
     Words are embedded so that the attention of a word goes to the words that occur near it: co-occurrences
