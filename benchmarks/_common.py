@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -70,10 +71,8 @@ def processor():
 def installed(packages):
     """Versions of those packages that are there."""
     for name in packages:
-        try:
+        with suppress(PackageNotFoundError):
             yield f"{name} {version(name)}"
-        except PackageNotFoundError:
-            pass
 
 
 def setting(peers=(), threads="2 threads"):

@@ -5,7 +5,6 @@ Isolated nodes get zero vectors where a peer does not know them.
 """
 
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
@@ -26,7 +25,7 @@ def attnembed(A, d, walk_length, **params):
 
 
 def edrep(A, d, walk_length):
-    """edrep at its own settings: 30 epochs, the average of the powers from a list of the same matrix."""
+    """EDRep at its own settings: 30 epochs, the average of the powers from a list of the same matrix."""
     from EDRep import CreateEmbedding
 
     np.random.seed(0)
@@ -149,14 +148,9 @@ METHODS = {
     "walk-svd": ("SVD of the walks", walk_svd, (), "tab:cyan", "*"),
     "attnembed-20": ("AttentionEmbedding, 20 iterations", partial(attnembed, max_iter=20, tol=0), (), "k", "."),
 }
+PEERS = [module for method in METHODS.values() for module in method[2]]
 
 
 def missing(name):
     """Modules a method lacks."""
     return [module for module in METHODS[name][2] if find_spec(module) is None]
-
-
-def versions():
-    """Of the peers installed."""
-    modules = [module for method in METHODS.values() for module in method[2] if find_spec(module)]
-    return ", ".join(f"{module} {version(module)}" for module in modules)

@@ -22,7 +22,7 @@ import tempfile
 import time
 
 import torch
-from _common import apart, measure, write
+from _common import apart, measure, options, write
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -173,9 +173,10 @@ CHILDREN = {"time": child_time, "memory": child_memory, "flex": child_flex}
 
 
 # tables ----------------------------------------------------------------------------------------------
-def attention_rows(device, ratios):
+def attention_rows(device, ratios, lengths):
     """The first table; ratios of time and memory are noted."""
-    for length, (batch, heads) in SIZES.items():
+    for length in lengths:
+        batch, heads = SIZES[length]
         for is_causal in (False, True):
             for backward in (False, True):
                 case = device, length, is_causal, backward
@@ -213,9 +214,9 @@ def verdict(ratios):
     return " ".join(sentences)
 
 
-def flex_rows(device):
+def flex_rows(device, lengths):
     """FlexAttention, compiled; or why not."""
-    for length in SIZES:
+    for length in lengths:
         with tempfile.TemporaryDirectory() as cache:
             try:
                 r = apart(__file__, "flex", device, length, limit=PATIENCE, TORCHINDUCTOR_CACHE_DIR=cache, **PASSIVE)
@@ -228,9 +229,9 @@ def flex_rows(device):
                 yield device, length, f"{r['compile']:.0f}", *times, f"{r['difference']:.0e}"
 
 
-def squared_rows(device):
+def squared_rows(device, sizes):
     """The second table."""
-    for length, width in SQUARED:
+    for length, width in sizes:
         for backward in (False, True):
             case = device, length, width, backward
             times = apart(__file__, "time", "squared", "linear,quadratic", *case, **PASSIVE)
@@ -250,12 +251,14 @@ def squared_rows(device):
 
 def main():
     """Everything."""
+    quick = options(__doc__).parse_args().quick
+    lengths, sizes = (list(SIZES)[:1], SQUARED[:1]) if quick else (list(SIZES), SQUARED)
     columns = [
         *("length", "batch x heads", "keys", "pass", "dot ms", "expressive ms", "plain ms", "time ratio"),
         *("dot MB", "expressive MB", "plain MB", "memory ratio", "fused dot ms"),
     ]
     text = (
-        f"torch {torch.__version__}, float32, {WIDTH} dimensions a head, random input. dot: "
+        f"float32, {WIDTH} dimensions a head, random input. dot: "
         "`scaled_dot_product_attention` with the eager backend (`SDPBackend.MATH`). expressive: "
         "`expressive_attention`. plain: `z * z / (1 + z * z)`, divided by its sums, times the values, as one would "
         "write it. fused dot: `scaled_dot_product_attention` as PyTorch chooses it, for information. Ratios are "
@@ -267,7 +270,7 @@ def main():
     sections = []
     for device in DEVICES:
         ratios = {}
-        rows = list(attention_rows(device, ratios))
+        rows = list(attention_rows(device, ratios, lengths))
         no_gpu = "" if len(DEVICES) > 1 else " No GPU was at hand: where there is one, this script adds its table."
         name = f" ({torch.cuda.get_device_name()})" if device == "cuda" else ""
         sections.append((f"On the {device.upper()}{name}", f"{text} {verdict(ratios)}{no_gpu}", columns, rows))
@@ -278,13 +281,13 @@ def main():
             "milliseconds of the best of the later ones, and the largest difference of its output from that of "
             f"`expressive_attention`. A compilation is given {PATIENCE} seconds.",
             ["device", "length", "compilation s", "flex ms", "expressive ms", "dot ms", "fused dot ms", "difference"],
-            [row for device in DEVICES for row in flex_rows(device)],
+            [row for device in DEVICES for row in flex_rows(device, lengths)],
         )
     )
-    rows = list(squared_rows("cpu"))
+    rows = list(squared_rows("cpu", sizes))
     faster = {
-        width: [n for n, w in SQUARED if w == width and all(float(r[5]) < 1 for r in rows if r[:2] == (width, n))]
-        for width in (16, 32)
+        width: [n for n, w in sizes if w == width and all(float(r[5]) < 1 for r in rows if r[:2] == (width, n))]
+        for width in dict.fromkeys(w for _, w in sizes)
     }
     sections.append(
         (
@@ -304,7 +307,7 @@ def main():
             rows,
         )
     )
-    write("bench_attention", "Expressive attention in PyTorch", sections)
+    write("bench_attention", "Expressive attention in PyTorch", sections, not quick, peers=["torch"])
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ WALK_LENGTH = 3
 GRAPHS = ["ppi", "cora", "lastfm_asia", "email_eu_core", "amazon", "block-50k"]
 SIZES = {"block-10k": 10_000, "block-30k": 30_000, "block-100k": 100_000, "block-300k": 300_000, "block-1M": 1_000_000}
 MEASURES = {"micro-F1, 10 %": 0.1, "micro-F1, 50 %": 0.5, "NMI": None}
+QUICK_GRAPHS, SLOW = ["cora", "email_eu_core"], ["deepwalk", "attnembed-nn"]
 LIMIT, GROWTH_LIMIT = 120, 60
 MEMORY = 0.8  # of the machine's, for one process
 
@@ -264,7 +265,7 @@ def picture_growth(found, methods, is_whole):
 SETTING = (
     f"Walks of length {WALK_LENGTH} for AttentionEmbedding, edrep and the SVD; all else is default, and the same for "
     "all graphs. Rows of AttentionEmbedding with more to their name change that one parameter. Peers at their own "
-    f"settings: edrep 30 epochs; DeepWalk 10 walks a node of 80 steps, window 10, 5 negatives (with two "
+    "settings: edrep 30 epochs; DeepWalk 10 walks a node of 80 steps, window 10, 5 negatives (with two "
     "threads not reproducible to the bit); Cleora 40 iterations, whitened; ProNE written anew from its paper; "
     "SpectralEmbedding of scikit-learn. Every embedding has a process of its own and two threads. Seconds are of the "
     "embedding alone, once a small graph has had everything imported and compiled, and the best of three if below 5; "
@@ -317,23 +318,26 @@ def main():
     """Everything."""
     if sys.argv[1:2] == ["--child"]:
         return child(*sys.argv[2:4], *map(int, sys.argv[4:]))
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--cache", type=Path, help="JSON lines of results, read and added to")
-    parser.add_argument("--only", default=",".join(name for name in METHODS if name != OURS_20), help="methods")
-    parser.add_argument("--graphs", default=",".join(GRAPHS))
-    parser.add_argument("--d", default="32,128", help="dimensions")
+    parser.add_argument("--only", help="methods, with commas between")
+    parser.add_argument("--graphs", help="the same of graphs")
+    parser.add_argument("--d", help="the same of dimensions")
     parser.add_argument("--skip-growth", action="store_true")
-    options = parser.parse_args()
-    methods, graphs = options.only.split(","), options.graphs.split(",")
+    chosen = parser.parse_args()
+    is_whole = not any([chosen.quick, chosen.only, chosen.graphs, chosen.d, chosen.skip_growth])
+    methods = [name for name in METHODS if name != OURS_20 and not (chosen.quick and name in SLOW)]
+    methods = chosen.only.split(",") if chosen.only else methods
+    graphs = chosen.graphs.split(",") if chosen.graphs else QUICK_GRAPHS if chosen.quick else GRAPHS
+    dimensions = sorted(map(int, chosen.d.split(","))) if chosen.d else [32] if chosen.quick else [32, 128]
     for name in [name for name in methods if missing(name)]:
         print(f"{name} is left out: {', '.join(missing(name))} is not installed", file=sys.stderr)
         methods.remove(name)
-    dimensions = sorted(map(int, options.d.split(",")))
-    results = Results(options.cache)
-    sections = list(quality_sections(results, methods, graphs, dimensions))
-    if not options.skip_growth:
-        sections += growth_sections(results, methods, dimensions[-1])
-    write("bench_embedding", "Embeddings of graphs: quality, seconds and memory", sections)
+    results = Results(chosen.cache)
+    sections = list(quality_sections(results, methods, graphs, dimensions, is_whole))
+    if not (chosen.skip_growth or chosen.quick):
+        sections += growth_sections(results, methods, dimensions[-1], is_whole)
+    write("bench_embedding", "Embeddings of graphs: quality, seconds and memory", sections, is_whole, peers=PEERS)
 
 
 if __name__ == "__main__":

@@ -14,22 +14,21 @@ Takes about 3 minutes on two cores; with ``--quick`` fewer words, seeds and dime
 Writes ``benchmarks/bench_expressive.md``, ``doc/images/expressive_geometry.png``.
 """
 
-import sys
 import time
 
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
-from _common import HERE, loaders, write
+from _common import loaders, options, save, write
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.preprocessing import normalize
 
 from sklearn_attnembed import AttentionEmbedding, ExpressiveKernel, attention
-from sklearn_attnembed.metrics import attention_scores, log_normalizer_exact
+from sklearn_attnembed.metrics import log_normalizer_exact
 
-SEEDS = (0, 1, 2)
+SEEDS, N_WORDS = (0, 1, 2), 60_000
 TEMPERATURES = {"softmax": (0.2, 0.35, 0.5, 1.0, 2.0), "expressive": (0.5, 1.0, 2.0)}
 
 
@@ -70,23 +69,23 @@ def output_errors(K, queries, V, kernel, temperature, values="of the words"):
     return rows
 
 
-def outputs():
-    """Attention of words over words."""
-    X = loaders().glove60k().X.astype(np.float64)
+def outputs(n, temperatures):
+    """Attention of words over words, the first n; by temperature of the expressive kernel."""
+    X = loaders().glove60k().X[:n].astype(np.float64)
     K = PCA(32, random_state=0).fit_transform(X)
     K /= np.linalg.norm(K, axis=1).mean()
     queries = K[np.random.default_rng(1).choice(len(K), 2000, replace=False)]
     rows = []
-    for kernel, temperature in (("expressive", 1.0), ("expressive", 0.5), ("expressive", 0.2), ("softmax", 1.0)):
+    for kernel, temperature in (*(("expressive", t) for t in temperatures), ("softmax", 1.0)):
         rows += output_errors(K, queries, K, kernel, temperature)
     signs = np.random.default_rng(2).choice([-1.0, 1.0], K.shape)
     return rows + output_errors(K, queries, signs, "expressive", 1.0, "random signs")
 
 
-def squared_times():
+def squared_times(lengths):
     """The squared kernel: all pairs against sums over the keys."""
     rows, rng = [], np.random.default_rng(0)
-    for n in (2000, 8000, 32000):
+    for n in lengths:
         Q, K, V = rng.standard_normal((3, n, 16))
         for causal in (False, True):
             linear, fast = timed(attention, Q, K, V, kernel="squared", causal=causal, n_jobs=2, repeats=3)
@@ -136,8 +135,7 @@ def correlated_table(seed, n=1500, m=600, k=4, degree=30):
 
 def divergence(model, P):
     """Mean Kullback-Leibler divergence of the true distributions from attention, in nats."""
-    kernel = "softmax" if model.kernel == "softmax" else lambda s: s**2 / (1 + s**2) + 0.01
-    A = attention_scores(model.embedding_, model.key_embedding_, kernel=kernel, temperature=model.temperature)
+    A = model.attention_scores()
     if P.shape[0] == P.shape[1]:  # nobody is linked to himself
         np.fill_diagonal(A, 0)
         A /= A.sum(axis=1, keepdims=True)
@@ -145,16 +143,16 @@ def divergence(model, P):
     return float(np.sum(P[inside] * np.log(P[inside] / A[inside])) / len(P))
 
 
-def embeddings(make, affinity, dimensions):
+def embeddings(make, affinity, dimensions, seeds):
     """Divergence and seconds for each kernel, dimension and temperature; the best temperature of each is shown."""
-    worlds = [make(seed) for seed in SEEDS]
+    worlds = [make(seed) for seed in seeds]
     knows_nothing = np.mean([np.log(P.shape[1]) + np.sum(P[P > 0] * np.log(P[P > 0])) / len(P) for _, P in worlds])
     rows = [["uniform attention", "", "", f"{knows_nothing:.3f}", ""]]
     for kernel, d in [("expressive", dimensions[0]), *(("softmax", d) for d in dimensions)]:
         found = {}
         for temperature in TEMPERATURES[kernel]:
             results = []
-            for seed, (A, P) in zip(SEEDS, worlds, strict=True):
+            for seed, (A, P) in zip(seeds, worlds, strict=True):
                 model = AttentionEmbedding(
                     d,
                     affinity=affinity,
@@ -185,13 +183,23 @@ def poles_graph(seed, n=1200, n_axes=8, degree=14):
     return A + A.T, axis, side
 
 
-def poles():
+def axes_alone(seeds):
+    """NMI of the 16 poles with the axes, each cut in two at random: what one finds who knows the axes alone."""
+    found = []
+    for seed in seeds:
+        _, axis, side = poles_graph(seed)
+        guess = np.random.default_rng(seed + 1000).integers(2, size=len(axis))
+        found.append(normalized_mutual_info_score(2 * axis + side, 2 * axis + guess))
+    return np.mean(found)
+
+
+def poles(seeds):
     """Which structure each kernel finds where links go to the opposite."""
     rows = []
     for affinity in ("precomputed", "bipartite"):
         for kernel, temperature in (("softmax", 0.2), ("expressive", 1.0)):
             found = []
-            for seed in SEEDS:
+            for seed in seeds:
                 A, axis, side = poles_graph(seed)
                 settings = {"affinity": affinity, "kernel": kernel, "temperature": temperature, "random_state": seed}
                 X = AttentionEmbedding(16, **settings).fit_transform(A)
@@ -205,7 +213,7 @@ def poles():
 
 
 # picture ---------------------------------------------------------------------------------------------
-def geometry():
+def geometry(is_whole):
     """Weights against the angle between query and key: for one pair, and shared among three keys."""
     angle = np.linspace(0, np.pi, 361)
     cosine = np.cos(angle)
@@ -225,47 +233,49 @@ def geometry():
     panel.set(xlabel="angle of the query, degrees", ylabel="attention to the key at 0", xticks=[0, 45, 90, 135, 180])
     panel.set(title="among keys at 0, 60 and 120 degrees")
     panel.legend()
-    figure.savefig(HERE.parent / "doc" / "images" / "expressive_geometry.png", dpi=110)
+    save(figure, "expressive_geometry", is_whole)
     plt.close(figure)
 
 
 def main():
     """All sections."""
-    geometry()
-    quick = "--quick" in sys.argv
+    quick = options(__doc__).parse_args().quick
+    geometry(not quick)
+    n, temperatures, lengths = (5_000, (1.0,), (2000,)) if quick else (N_WORDS, (1.0, 0.5, 0.2), (2000, 8000, 32000))
+    seeds, graph, table = (SEEDS[:1], (5, 15), (4, 10)) if quick else (SEEDS, (5, 10, 15, 30), (4, 10, 20))
     sections = [
         (
-            "Output of attention, 60,000 words over 60,000 words",
-            TEXT_OUTPUT,
-            ["kernel", "temperature", "values", "method", "error of output", "error of Z", "seconds, 60,000 queries"],
-            [] if quick else outputs(),
+            f"Output of attention, {n:,} words over {n:,} words",
+            TEXT_OUTPUT.format(n=n, ratio=n / 2000),
+            ["kernel", "temperature", "values", "method", "error of output", "error of Z", f"seconds, {n:,} queries"],
+            outputs(n, temperatures),
         ),
         (
             "Squared attention in linear time",
             TEXT_SQUARED,
             ["queries and keys", "causal", "all pairs, s", "sums, s", "times as fast", "largest difference"],
-            squared_times(),
+            squared_times(lengths),
         ),
         (
             "Links between correlated and anti-correlated nodes",
             TEXT_GRAPH,
             HEADER,
-            embeddings(correlated_graph, "precomputed", (5, 10, 15, 30)),
+            embeddings(correlated_graph, "precomputed", graph, seeds),
         ),
         (
             "The same between rows and columns of a table",
             TEXT_TABLE,
             HEADER,
-            embeddings(correlated_table, "bipartite", (4, 10, 20)),
+            embeddings(correlated_table, "bipartite", table, seeds),
         ),
         (
             "Links to the opposite pole",
-            TEXT_POLES,
+            TEXT_POLES.format(alone=axes_alone(seeds)),
             ["kernel", "affinity", "NMI of the 8 axes", "NMI of the 16 poles"],
-            poles(),
+            poles(seeds),
         ),
     ]
-    write("bench_expressive", "Expressive attention: output and embeddings", sections)
+    write("bench_expressive", "Expressive attention: output and embeddings", sections, not quick)
 
 
 HEADER = ["kernel", "dimensions", "temperature", "KL divergence, mean [of three graphs]", "seconds"]
@@ -273,14 +283,14 @@ TEXT_OUTPUT = (
     "GloVe vectors, their first 32 principal components, divided by their mean norm. Every word is a key; values "
     "are the vectors themselves, or signs drawn at random. Errors are medians over 2,000 queries: of the output, "
     "its distance from the exact one in units of the exact one's distance from the mean value; of Z, relative. "
-    "Seconds are those of all 60,000 words as queries, for the exact method thirty times those of 2,000. The last "
+    "Seconds are those of all {n:,} words as queries, for the exact method {ratio:g} times those of 2,000. The last "
     "row of each block is exact attention to a random sample of the keys. Random signs have nothing to do with "
     "keys, so that the exact output is close to the mean value: the expansion still gets most of the rest, the "
     "sample is lost in its own noise."
 )
 TEXT_SQUARED = (
-    "Normal queries, keys and values of 16 columns. All pairs in bounded memory, against sums over the keys. The "
-    "best of 3."
+    "Normal queries, keys and values of 16 columns. All pairs in bounded memory, against sums over the keys, of "
+    "which the best of 3."
 )
 TEXT_GRAPH = (
     "2,000 nodes with hidden unit vectors in five dimensions; 50 links a node, drawn in proportion to the squared "
@@ -295,7 +305,8 @@ TEXT_POLES = (
     "1,200 nodes on one of two sides of one of eight axes, 14 links a node, nine of ten of them to the other side "
     "of the same axis. 16 dimensions, temperature 0.2 for softmax and 1 for expressive, k-means on the vectors "
     "or, for expressive, on their products. As one set of vectors both kernels find the axes and neither finds "
-    "the sides: knowing the axes alone gives 0.76. A node is close to its neighbours' neighbours then, and an "
+    "the sides: the true axes, each cut in two at random, have {alone:.2f} with the poles. A node is "
+    "close to its neighbours' neighbours then, and an "
     'expressive score has no sign to tell them by. As a table of rows and columns (affinity="bipartite"), queries '
     "and keys have vectors of their own, and both find all sixteen poles; eight clusters are then pairs of these."
 )

@@ -19,7 +19,7 @@ import warnings
 
 import numpy as np
 import scipy.sparse as sp
-from _common import loaders, protocols, write
+from _common import loaders, options, protocols, write
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -29,7 +29,9 @@ from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator, affinity
 from sklearn_attnembed._core import solver
 from sklearn_attnembed.metrics import attention_cross_entropy, log_normalizer_exact, relative_error
 
-GRAPHS = {"amazon": 32, "cora": 128, "lastfm_asia": 128, "ppi": 128, "email_eu_core": 128}
+GRAPHS = ("amazon", "cora", "lastfm_asia", "ppi", "email_eu_core")
+TWINS, QUICK = ("amazon", "ppi", "cora", "email_eu_core"), ("email_eu_core",)
+TEMPERATURES = (1.0, 0.25, 1 / 16)
 
 
 def walks(d, **params):
@@ -44,13 +46,13 @@ def clock(function, *arguments, **parameters):
     return time.perf_counter() - start, result
 
 
-def frames():
+def frames(graphs, temperatures):
     """Iterations to a displacement of 1e-3, in the co-rotating frame and without it, the stop on the loss off."""
     data = loaders()
     original, settled = solver._rotation, solver._has_settled
-    for name in GRAPHS:
+    for name in graphs:
         A = getattr(data, name)().A
-        for temperature in (1.0, 0.25, 1 / 16):
+        for temperature in temperatures:
             row = []
             for rotation in (original, lambda torque, moment: np.zeros_like(torque)):
                 solver._rotation, solver._has_settled = rotation, lambda *args: False
@@ -60,7 +62,7 @@ def frames():
     solver._rotation, solver._has_settled = original, settled
 
 
-def twins():
+def twins(graphs, temperatures):
     """Exact objective, seconds and downstream quality of surrogate and exact solutions, d = 64, 40 iterations."""
     data, score = loaders(), protocols()
     ways = {
@@ -70,10 +72,10 @@ def twins():
         "neighbors": {"normalizer": "neighbors"},
         "neighbors, 8 clusters": {"normalizer": "neighbors", "n_clusters": 8},
     }
-    for name in ("amazon", "ppi", "cora", "email_eu_core"):
+    for name in graphs:
         graph = getattr(data, name)()
         A = graph.A.astype(np.float32)
-        for temperature in (1.0, 0.25, 1 / 16):
+        for temperature in temperatures:
             for way, params in ways.items():
                 model = walks(64, temperature=temperature, max_iter=40, tol=0, **params)
                 seconds, _ = clock(model.fit, A)
@@ -110,10 +112,10 @@ def weights():
     clerk.neighbor_affinity = original
 
 
-def cost():
-    """One iteration against one single-threaded scipy product, 200k nodes, 4M non-zeros, d = 128, float32."""
+def cost(n):
+    """One iteration against one single-threaded scipy product: n nodes, 20 n non-zeros, d = 128, float32."""
     rng = np.random.default_rng(0)
-    n, m, d = 200_000, 4_000_000, 128
+    m, d = 20 * n, 128
     A = sp.coo_array((np.ones(m, np.float32), rng.integers(0, n, (2, m))), shape=(n, n)).tocsr()
     X = rng.standard_normal((n, d)).astype(np.float32)
     product = min(clock(A.dot, X)[0] for _ in range(3))
@@ -139,7 +141,12 @@ def normalizers():
             yield temperature, name, f"{np.median(error):.1e}", f"{np.quantile(error, 0.95):.1e}", f"{seconds:.2f}"
 
 
-if __name__ == "__main__":
+def main():
+    """Everything."""
+    quick = options(__doc__).parse_args().quick
+    graphs, pairs, temperatures, n = (
+        (QUICK, QUICK, TEMPERATURES[:1], 20_000) if quick else (GRAPHS, TWINS, TEMPERATURES, 200_000)
+    )
     warnings.simplefilter("ignore")
     write(
         "bench_foundation",
@@ -149,7 +156,7 @@ if __name__ == "__main__":
                 "The co-rotating frame",
                 "Iterations until the rms displacement is below 1e-3, and the surrogate loss there; d = 64.",
                 ("graph", "temperature", "iterations, with", "loss", "iterations, without", "loss"),
-                list(frames()),
+                list(frames(graphs, temperatures)),
             ),
             (
                 "Surrogate against the exact twin",
@@ -157,7 +164,7 @@ if __name__ == "__main__":
                 "log n (lower is better); seconds to fit; and, in percent, micro-F1 with half of the labels, or NMI "
                 "for Amazon.",
                 ("graph", "temperature", "normaliser", "objective", "seconds", "quality"),
-                list(twins()),
+                list(twins(pairs, temperatures)),
             ),
             (
                 "Weights of neighbours",
@@ -167,9 +174,9 @@ if __name__ == "__main__":
             ),
             (
                 "Cost of an iteration",
-                "200k nodes, 4M non-zeros, d = 128, float32, against one single-threaded scipy product.",
+                f"{n:,} nodes, {20 * n:,} non-zeros, d = 128, float32, against one single-threaded scipy product.",
                 ("threads", "iteration", "product", "ratio"),
-                list(cost()),
+                list(cost(n)),
             ),
             (
                 "Normaliser",
@@ -178,4 +185,9 @@ if __name__ == "__main__":
                 list(normalizers()),
             ),
         ],
+        not quick,
     )
+
+
+if __name__ == "__main__":
+    main()

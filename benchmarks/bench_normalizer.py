@@ -21,7 +21,7 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _common import HERE, loaders, write
+from _common import loaders, options, save, write
 from EDRep import computeZest
 from scipy.special import expit
 
@@ -29,6 +29,7 @@ from sklearn_attnembed import NormalizerEstimator
 from sklearn_attnembed.metrics import log_normalizer_exact, relative_error
 
 N_QUERIES = 2000
+SIZES = (30_000, 60_000, 120_000, 240_000, 480_000)
 TEMPERATURES = {"1": 1, "1/3": 1 / 3, "1/5": 1 / 5, "1/10": 1 / 10, "1/20": 1 / 20, "1/50": 1 / 50}
 OURS = {
     "sampling": {},
@@ -110,10 +111,10 @@ def edrep(keys, indices, temperature, n_clusters):
     return seconds, np.log(np.maximum(result.Zest, np.finfo(float).tiny))
 
 
-def table(unit, curves):
-    """Every method at every temperature; medians are noted in `curves`."""
+def table(unit, curves, temperatures):
+    """Every method at all temperatures; medians are noted in `curves`."""
     for place, (keys, queries) in words(unit).items():
-        for label, temperature in TEMPERATURES.items():
+        for label, temperature in temperatures.items():
             if not unit and temperature < 1 / 10:
                 continue
             exact = log_normalizer_exact(queries, keys, temperature=temperature, n_jobs=2)
@@ -141,10 +142,10 @@ def memory():
         yield name, f"{peak(estimator(name, temperature=0.2), keys, queries):.0f}"
 
 
-def kernels():
+def kernels(kernels):
     """Kernels other than softmax, mean norm 1, temperature 1."""
     keys, queries = words(False)["set"]
-    for kernel in ("squared", "expressive", expit):
+    for kernel in kernels:
         exact = log_normalizer_exact(queries, keys, kernel=kernel, n_jobs=2)
         for method in ("sampling", "gaussian", "control_variate", "neighbors"):
             for n_clusters in (1, 5):
@@ -152,13 +153,13 @@ def kernels():
                 yield getattr(kernel, "__name__", kernel), method, n_clusters, *row
 
 
-def growth():
+def growth(sizes):
     """Seconds and megabytes for as many queries as keys, copies of the words with noise."""
     X = words(True)["set"][0]
     rng = np.random.default_rng(0)
     for name in ("gaussian", "gaussian, 8 clusters", "control_variate", "neighbors"):
         before = None
-        for n in (30_000, 60_000, 120_000, 240_000, 480_000):
+        for n in sizes:
             keys = np.concatenate([X + 0.02 * rng.standard_normal(X.shape, np.float32) for _ in range(-(-n // len(X)))])
             keys = keys[rng.permutation(len(keys))[:n]]
             model = estimator(name, temperature=0.2)
@@ -198,12 +199,15 @@ def picture(curves):
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("median relative error of Z")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    figure.savefig(HERE.parent / "doc" / "images" / "normalizer_methods.png", dpi=110)
+    save(figure, "normalizer_methods")
 
 
 def main():
     """Everything."""
-    warnings.simplefilter("ignore")  # edrep's
+    quick = options(__doc__).parse_args().quick
+    warnings.simplefilter("ignore")  # EDRep's
+    temperatures = {"1": 1} if quick else TEMPERATURES
+    others, sizes = (("squared",), SIZES[:2]) if quick else (("squared", "expressive", expit), SIZES)
     curves = {}
     columns = ["queries", "temperature", "method", "median", "95 %", "max", "fit s", "score s", "95 % bars cover"]
     text = (
@@ -212,9 +216,10 @@ def main():
         f"1,000. Random features are given the best of the scales {SCALES}. edrep takes keys as queries only, and its "
         "seconds hold all it does."
     )
-    mean = list(table(False, {}))
-    unit = list(table(True, curves))
-    picture(curves)
+    mean = list(table(False, {}, temperatures))
+    unit = list(table(True, curves, temperatures))
+    if not quick:
+        picture(curves)
     write(
         "bench_normalizer",
         "The normaliser: error against seconds and memory",
@@ -225,7 +230,7 @@ def main():
                 "Other kernels",
                 "Mean norm 1, temperature 1, queries are keys.",
                 ["kernel", "method", "clusters", *columns[3:]],
-                list(kernels()),
+                list(kernels(others)),
             ),
             (
                 "Memory",
@@ -238,9 +243,11 @@ def main():
                 "As many queries as keys, the same; copies of the words with noise, temperature 1/5; seconds of fit "
                 "and score together, the better of two.",
                 ["method", "keys", "seconds", "times half as many", "peak MB beyond the keys", "keys' MB"],
-                list(growth()),
+                list(growth(sizes)),
             ),
         ],
+        not quick,
+        peers=["EDRep"],
     )
 
 

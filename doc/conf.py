@@ -1,5 +1,8 @@
 """Sphinx configuration."""
 
+import runpy
+from pathlib import Path
+
 from docutils.nodes import reference
 
 import sklearn_attnembed
@@ -22,6 +25,7 @@ extensions = [
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "sg_execution_times.rst", "gallery/sg_execution_times.rst"]
+smartquotes = False  # links from notebooks look for a text as it stands in the docstring
 nitpicky = True  # a reference that leads nowhere is an error
 
 autosummary_generate = True
@@ -49,14 +53,23 @@ sphinx_gallery_conf = {
     "reference_url": {"sklearn_attnembed": None},
 }
 
+# What the first page of the benchmarks shows of all of them.
+runpy.run_path(str(Path(__file__).parent / "benchmarks" / "summary.py"), run_name="__main__")
+
 html_theme = "pydata_sphinx_theme"
+html_title = f"sklearn-attnembed {version}"
 html_theme_options = {
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "navigation_with_keys": False,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc", "sg_download_links"],
     "footer_start": ["copyright"],
     "footer_end": [],
+    "logo": {"text": "sklearn-attnembed"},
+}
+html_sidebars = {  # pages without pages below them
+    page: []
+    for page in ("index", "getting_started", "user_guide", "expressive", "mathematics", "comparison", "migration", "faq")
 }
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]

@@ -9,6 +9,7 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 from sklearn_attnembed import AttentionEmbedding, AttentionWordVectors, ExpressiveKernel, NormalizerEstimator
+from sklearn_attnembed.datasets import make_block_model
 
 ESTIMATORS = [AttentionEmbedding, AttentionWordVectors, ExpressiveKernel, NormalizerEstimator]
 
@@ -37,3 +38,11 @@ def test_parameters_that_were_set_stand_out_also_in_a_pipeline():
     assert "attentionembedding" in steps
     assert values == ["16", "0.5"]
     assert shown.count("sklearn_attnembed.AttentionEmbedding.html") > 20
+
+
+def test_progress_bar_of_scikit_learn(capsys):
+    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no callbacks")
+    pytest.importorskip("rich", reason="scikit-learn's progress bars need rich")
+    model = AttentionEmbedding(4, affinity="precomputed", max_iter=20, tol=0, random_state=0)
+    model.set_callbacks(callback.ProgressBar()).fit(make_block_model(100, 2, mean_degree=20, random_state=0)[0])
+    assert re.search(r"AttentionEmbedding - fit .* 100%", capsys.readouterr().out)
