@@ -481,7 +481,7 @@ def standings(found):
     """In how many EA is ahead, alike and behind; where it is behind."""
     margins = {name: margin(pair) for name, pair, _ in found}
     ahead, behind = (sum(sign * m > ALIKE for m in margins.values()) for sign in (1, -1))
-    text = f"EA is ahead in {ahead} of {len(margins)} cells, alike in {len(margins) - ahead - behind} and behind in {behind}"
+    text = f"EA is ahead in {ahead} of {len(margins)}, alike in {len(margins) - ahead - behind} and behind in {behind}"
     places = [f"{name}: {told(pair)}" for name, pair, _ in found if margins[name] < -ALIKE]
     return f"{text} ({'; '.join(places)})" if places else text
 
@@ -517,7 +517,7 @@ def of_long(results):
         return
     means = [accuracy(r.found["softmax"]).mean() for r in constant]
     names = [
-        f"base {r.cell.base}, delay {r.cell.delays[0]}: {mean:.2f}" for r, mean in zip(constant, means, strict=True)
+        f"{mean:.2f} (base {r.cell.base}, delay {r.cell.delays[0]})" for r, mean in zip(constant, means, strict=True)
     ]
     reached = np.concatenate([accuracy(r.found["expressive"]) > 0.99 for r in clipped])
     yield f"With four times the steps and a constant rate of SGD DPA has {', '.join(names)}, and EA, clipped, is above"

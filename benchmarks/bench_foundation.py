@@ -24,8 +24,9 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator, affinity
+from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator
 from sklearn_attnembed._core import solver
 from sklearn_attnembed.metrics import attention_cross_entropy, log_normalizer_exact, relative_error
 
@@ -49,17 +50,17 @@ def clock(function, *arguments, **parameters):
 def frames(graphs, temperatures):
     """Iterations to a displacement of 1e-3, in the co-rotating frame and without it, the stop on the loss off."""
     data = loaders()
-    original, settled = solver._rotation, solver._has_settled
+    original, settled = solver._rotation, solver.has_settled
     for name in graphs:
         A = getattr(data, name)().A
         for temperature in temperatures:
             row = []
             for rotation in (original, lambda torque, moment: np.zeros_like(torque)):
-                solver._rotation, solver._has_settled = rotation, lambda *args: False
+                solver._rotation, solver.has_settled = rotation, lambda *args: False
                 model = walks(64, temperature=temperature, max_iter=300, tol=1e-3).fit(A)
                 row += [model.n_iter_ if model.converged_ else "never (300)", f"{model.loss_curve_[-1]:.4f}"]
             yield name, f"{temperature:g}", *row
-    solver._rotation, solver._has_settled = original, settled
+    solver._rotation, solver.has_settled = original, settled
 
 
 def twins(graphs, temperatures):
@@ -91,25 +92,19 @@ def twins(graphs, temperatures):
 
 
 def weights():
-    """Digits, 5-fold accuracy of logistic regression: biweight against uniform neighbours."""
+    """Digits, 5-fold accuracy of logistic regression, by `weighting`; and that of the raw pixels, scaled."""
     X, y = load_digits(return_X_y=True)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    original = affinity.neighbor_affinity
 
-    def uniform(distances, n_neighbors):
-        graph = original(distances, n_neighbors)
-        graph.data = (graph.data > 2e-7).astype(graph.dtype)
-        return graph
+    def accuracy(*steps):
+        model = make_pipeline(*steps, LogisticRegression(max_iter=1000))
+        return f"{cross_val_score(model, X, y, cv=folds).mean():.4f}"
 
-    import sklearn_attnembed._embedding as clerk
-
-    for name, function in (("biweight", original), ("uniform", uniform)):
-        clerk.neighbor_affinity = function
+    yield "raw pixels", "", accuracy(StandardScaler())
+    for weighting in ("perplexity", "self_tuning", "biweight", "uniform"):
         for n_neighbors in (10, 15, 30):
-            model = AttentionEmbedding(n_neighbors=n_neighbors, random_state=0, n_jobs=2)
-            scores = cross_val_score(make_pipeline(model, LogisticRegression(max_iter=1000)), X, y, cv=folds)
-            yield name, n_neighbors, f"{scores.mean():.4f}"
-    clerk.neighbor_affinity = original
+            model = AttentionEmbedding(n_neighbors=n_neighbors, weighting=weighting, random_state=0, n_jobs=2)
+            yield weighting, n_neighbors, accuracy(model)
 
 
 def cost(n):
@@ -168,7 +163,7 @@ def main():
             ),
             (
                 "Weights of neighbours",
-                "Digits, five-fold accuracy of logistic regression (raw pixels, scaled: 0.9694).",
+                "Digits, five-fold accuracy of logistic regression, by `weighting`; raw pixels are scaled.",
                 ("weights", "n_neighbors", "accuracy"),
                 list(weights()),
             ),

@@ -87,12 +87,6 @@ def test_wrong_columns_in_transform(name):
         EVERYONE[name].fit(X).transform(X[:, :11])
 
 
-def test_wrong_columns_of_an_operator():
-    model = AttentionEmbedding(4, affinity="precomputed").fit(X)
-    with pytest.raises(ValueError, match="X has 11 columns, but AttentionEmbedding is expecting 12"):
-        model.transform(aslinearoperator(X[:, :11]))
-
-
 @pytest.mark.parametrize("affinity", ["precomputed", "bipartite", "nearest_neighbors"])
 @pytest.mark.parametrize(
     ("bad", "match"), [(NAN, "NaN"), (INF, "infinity"), (X[0], "Expected 2D")], ids=["NaN", "infinity", "1-d"]
@@ -119,12 +113,6 @@ def test_not_fitted(method):
 def test_others_not_fitted(model):
     with pytest.raises(NotFittedError):
         model.transform(X)
-
-
-def test_nothing_to_score():
-    model = AttentionEmbedding(4, affinity="precomputed").fit(X)
-    with pytest.raises(ValueError, match="no row with any affinity"):
-        model.score(np.zeros((2, 12)))
 
 
 @pytest.mark.parametrize("result", [X[:5], np.ones((12, 3)), -X], ids=["rows", "columns", "negative"])

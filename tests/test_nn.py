@@ -1,10 +1,8 @@
 """Expressive attention for PyTorch."""
 
 import copy
-import importlib.util
 import inspect
 import pickle
-import sys
 from itertools import product
 
 import pytest
@@ -1055,11 +1053,3 @@ def test_gradients_reach_all_parameters_through_time(bias):
 def test_heads_share_the_width(embed_dim, num_heads):
     with pytest.raises(ValueError, match=f"positive multiple of num_heads; got {embed_dim} and {num_heads}"):
         SquaredRecurrentAttention(embed_dim, num_heads)
-
-
-# without PyTorch -----------------------------------------------------------------------------------------
-def test_missing_torch_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    spec = importlib.util.spec_from_file_location("nn_without_torch", nn.__file__)
-    with pytest.raises(ImportError, match=r"PyTorch, which is not installed.*pip install 'sklearn-attnembed\[torch\]'"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
