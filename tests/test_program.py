@@ -1,4 +1,4 @@
-"""The command line, the data generator, the displays, the package itself."""
+"""The command line, the data generator, the package itself."""
 
 import importlib.metadata
 import re
@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from matplotlib.figure import Figure
-from numpy.testing import assert_array_equal
 
 import sklearn_attnembed
-from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator, datasets, inspection
+from sklearn_attnembed import datasets
 from sklearn_attnembed.__main__ import main
-from sklearn_attnembed.metrics import relative_error
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,46 +65,6 @@ def test_block_model():
     assert (same != A).nnz == 0
     spread = [np.std(datasets.make_block_model(2000, degree_spread=s, random_state=0)[0].sum(axis=1)) for s in (0, 1)]
     assert spread[1] > 2 * spread[0]
-
-
-def test_displays(graph):
-    A, y = graph
-    model = AttentionEmbedding(8, affinity="precomputed", random_state=0).fit(A)
-    ax = Figure().subplots()
-    display = inspection.EmbeddingDisplay.from_estimator(model, y=y, ax=ax)
-    assert display.ax_ is ax
-    assert display.points.shape == (A.shape[0], 2)
-    assert {text.get_text() for text in ax.texts} == {"0", "1", "2", "3"}
-    assert len(inspection.EmbeddingDisplay.from_estimator(model, A[:5], ax=Figure().subplots()).points) == 5
-    curve = inspection.LossCurveDisplay.from_estimator(model, ax=Figure().subplots())
-    assert curve.ax_.lines[0].get_ydata().tolist() == model.loss_curve_
-
-
-def test_error_display():
-    keys = np.random.default_rng(0).standard_normal((2000, 6)) / 2
-    model = NormalizerEstimator(random_state=0).fit(keys)
-    axes = Figure().subplots(1, 2)
-    display = inspection.NormalizerErrorDisplay.from_estimator(
-        model, keys[:100], return_std=True, axes=axes, name="one"
-    )
-    assert_array_equal(
-        display.error, relative_error(model.score_samples(keys[:100]), model.score_samples_exact(keys[:100]))
-    )
-    points = axes[0].collections[-1].get_offsets()
-    assert_array_equal(points, np.column_stack([display.log_z_exact, display.log_z]))
-    assert_array_equal(np.sort(display.error), axes[1].lines[0].get_xdata())
-    again = inspection.NormalizerErrorDisplay([0.0, -np.inf], [0.1, -np.inf]).plot(display.axes_, name="two")
-    assert len(again.error) == 1
-    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["one", "two"]
-    assert len(again.plot().axes_) == 2
-
-
-def test_missing_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"pip install 'sklearn-attnembed\[plot\]'"):
-        inspection.LossCurveDisplay([1.0]).plot()
-    with pytest.raises(ImportError, match=r"pip install 'sklearn-attnembed\[plot\]'"):
-        inspection.NormalizerErrorDisplay([1.0], [1.0]).plot()
 
 
 def test_import_brings_no_extra():

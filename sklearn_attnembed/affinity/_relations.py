@@ -276,6 +276,11 @@ def _columns(table: Any, weight: str | None, name: str) -> tuple[NDArray[Any], N
             f"{name} needs two columns, one for each end, but has {table.shape[1]}: {list(table.columns)}. Add the "
             "other end, or reset_index() if it is the index."
         )
+    if table.shape[0] in (2, 3) and table.shape[1] > 4 and list(table.columns) == list(range(table.shape[1])):
+        raise ValueError(
+            f"{name} must have a row for each pair, but has {table.shape[0]} rows and {table.shape[1]} columns without "
+            f"names: it is probably transposed. Pass {name}.T."
+        )
     if weight in list(table.columns[:2]):
         raise ValueError(
             f"weight={weight!r} is one of the first two columns of {name}, which are labels. Reorder them."
