@@ -34,7 +34,7 @@ for node in odd:
     adjacency[node, new] = adjacency[new, node] = 1
 adjacency = sp.csr_array(adjacency)
 
-model = AttentionEmbedding(16, affinity="precomputed", random_state=0).fit(adjacency)
+model = AttentionEmbedding(16, affinity="precomputed", temperature=1, random_state=0).fit(adjacency)
 print(f"{model.n_iter_} iterations, loss {model.loss_curve_[0]:.2f} to {model.loss_curve_[-1]:.2f} nats")
 
 # %%

@@ -85,7 +85,7 @@ WITHOUT_WALKS = [name for name in CASES if "walks" not in name]
 
 
 def embedding(**params):
-    return AttentionEmbedding(**{"n_components": 5, "max_iter": 60, "tol": 0, "random_state": 0, **params})
+    return AttentionEmbedding(**{"n_components": 5, "max_iter": 30, "tol": 0, "random_state": 0, **params})
 
 
 @cache

@@ -422,7 +422,7 @@ MESSAGES = {
         lambda: bipartite(EDGES[["i"]]), ValueError,
         "table", "needs two columns, one for each end", "has 1: ['i']", "Add the other end",
     ),
-    "table, transposed": (
+    "edges, transposed": (
         lambda: random_walk(pd.DataFrame(np.arange(12).reshape(2, 6))), ValueError,
         "adjacency", "must have a row for each pair", "has 2 rows and 6 columns", "Pass adjacency.T",
     ),
