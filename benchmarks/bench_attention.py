@@ -10,7 +10,7 @@ Needs ``pip install -e ".[torch]"``.
 
 Data: none; the folder that ``ATTNEMBED_DATA`` names is not looked at.
 
-Takes about 15 minutes on two cores; with ``--quick`` the shortest length, in one or two, printed only.
+Takes about 15 minutes on two cores; with ``--quick`` the shortest length, in less than three, printed only.
 
 Writes ``benchmarks/bench_attention.md``.
 """

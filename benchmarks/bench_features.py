@@ -251,7 +251,8 @@ def large_rows(n, recalls):
         if "failed" in result:
             yield way, result["failed"], *[""] * 5
             continue
-        recalls += [result["recall"]] * ("recall" in result)
+        if "recall" in result:
+            recalls.append(result["recall"])
         *graph, embedding = result["steps"]
         bound = n * (LARGE_NEIGHBORS + 1) * 100 / 2**20
         bound += AttentionEmbedding(LARGE_D).estimate_memory(n, dtype=embedding["dtype"]) / 2**20

@@ -21,7 +21,6 @@ import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
 from sklearn_attnembed import AttentionEmbedding
-from sklearn_attnembed.metrics import attention_scores
 
 rng = np.random.default_rng(0)
 hidden = normalize(rng.standard_normal((1000, 3)))
@@ -44,9 +43,8 @@ print(
 
 
 def weights(model):
-    """Attention of nodes over the others."""
-    kernel = "softmax" if model.kernel == "softmax" else lambda s: s**2 / (1 + s**2) + 0.01
-    A = attention_scores(model.embedding_, model.key_embedding_, kernel=kernel, temperature=model.temperature)
+    """Attention of nodes over the others, as there are no links from a node to itself."""
+    A = model.attention_scores()
     np.fill_diagonal(A, 0)
     return A / A.sum(axis=1, keepdims=True)
 
@@ -85,11 +83,11 @@ print(f"correlation of found and hidden |cos|: {np.corrcoef(found.ravel(), np.ab
 
 pairs = rng.integers(1000, size=(2, 4000))
 figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-for panel, model in zip(panels, (expressive, softmax[3]), strict=False):
-    panel.plot(correlation[*pairs], 999 * weights(model)[*pairs], ".", markersize=2, alpha=0.5)
+for panel, model, color in zip(panels, (expressive, softmax[3]), ("C0", "C1"), strict=False):
+    panel.plot(correlation[*pairs], 999 * weights(model)[*pairs], ".", color=color, markersize=2, alpha=0.5)
     grid = np.linspace(-1, 1, 201)
     panel.plot(grid, 3 * grid**2, "k--", label="truth")
-    panel.set(xlabel="correlation of hidden vectors", ylim=(0, 5), title=f"{model.kernel}, three dimensions")
+    panel.set(xlabel="correlation of hidden vectors", ylim=(0, 4), title=f"{model.kernel}, three dimensions")
     panel.legend(loc="upper center")
 panels[0].set_ylabel("attention, in units of uniform")
 panels[2].plot(
@@ -97,6 +95,6 @@ panels[2].plot(
 )
 panels[2].plot(3, divergence(weights(expressive)), "o", color="C0", markersize=9, label="expressive")
 panels[2].axhline(nothing, color="gray", linestyle=":", label="uniform")
-panels[2].set(xlabel="dimensions", ylabel="divergence from the truth", ylim=(0, None), title="dimensions needed")
+panels[2].set(xlabel="dimensions", ylabel="divergence from the truth (nats)", ylim=(0, None), title="dimensions needed")
 panels[2].legend(loc="lower right")
 plt.show()

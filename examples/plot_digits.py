@@ -83,5 +83,5 @@ right.set(xlabel="held-out log likelihood (nats)", title="likelihood and errors;
 right.set_xlim(right=-2)
 right.set_ylim(top=1.1)
 left.legend()
-right.legend(loc="upper right")
+right.legend(loc="lower left")
 plt.show()

@@ -23,6 +23,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from sklearn_attnembed import AttentionWordVectors
+from sklearn_attnembed.inspection import EmbeddingDisplay
 
 # Adjectives, nouns, verbs and places of each topic.
 TOPICS = {
@@ -106,24 +107,13 @@ share = rate / rate.sum(axis=0)
 typical = np.argsort(-rate * np.log(len(topics) * share + 1e-9), axis=1)[:, :14]
 drawn = np.unique(np.append(typical, np.arange(7)))
 place = TSNE(perplexity=25, metric="cosine", random_state=0).fit_transform(model.embedding_[drawn])
-
-# Labels that overlap are moved up and down.
-place = (place - place.min(axis=0)) / np.ptp(place, axis=0)
-length = np.char.str_len(words[drawn])
-beside = np.abs(np.subtract.outer(place[:, 0], place[:, 0])) < 0.0055 * np.add.outer(length, length)
-for _ in range(300):
-    above = np.subtract.outer(place[:, 1], place[:, 1])
-    place[:, 1] += 0.2 * (beside * np.sign(above) * np.clip(0.024 - np.abs(above), 0, None)).sum(axis=1)
-
 palette = plt.colormaps["Dark2"](range(len(topics)))[:, :3]
 mixture = share[:, drawn].T ** 2
 colors = mixture / mixture.sum(axis=1, keepdims=True) @ palette
 figure, ax = plt.subplots(figsize=(10, 7.5), layout="constrained")
-for (across, up), word, color in zip(place, words[drawn], colors, strict=True):
-    ax.text(across, up, word, color=color, ha="center", va="center", fontsize=9, fontweight="bold")
+EmbeddingDisplay(place, names=words[drawn]).plot(ax, c=colors, s=14)
 for name, color in zip(topics, palette, strict=True):
     ax.scatter([], [], color=color, label=name)
-ax.set(xticks=[], yticks=[], xlim=(-0.06, 1.06), ylim=(place[:, 1].min() - 0.05, place[:, 1].max() + 0.05))
 ax.set_title("words by their vectors, in two dimensions")
 figure.legend(loc="outside lower center", ncols=len(topics))
 plt.show()
