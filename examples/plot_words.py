@@ -100,6 +100,7 @@ for name, features in (
 # The words typical of each topic, and the most frequent. Colours are mixed by how often a word occurs in documents of
 # each topic; the vectors were learned without these. Function words have all colours, which is brown. With a window of
 # two words the vectors of the generated text know grammar too: places lie apart from the other words of their topic.
+# A dot is a word whose name would cover others.
 words = np.array(list(model.vocabulary_))
 counts = CountVectorizer(vocabulary=model.vocabulary_).transform(texts)
 rate = np.array([np.asarray(counts[y == topic].mean(axis=0)).ravel() for topic in range(len(topics))])
@@ -110,10 +111,13 @@ place = TSNE(perplexity=25, metric="cosine", random_state=0).fit_transform(model
 palette = plt.colormaps["Dark2"](range(len(topics)))[:, :3]
 mixture = share[:, drawn].T ** 2
 colors = mixture / mixture.sum(axis=1, keepdims=True) @ palette
-figure, ax = plt.subplots(figsize=(10, 7.5), layout="constrained")
-EmbeddingDisplay(place, names=words[drawn]).plot(ax, c=colors, s=14)
+figure, ax = plt.subplots(figsize=(10, 8.5), layout="constrained")
 for name, color in zip(topics, palette, strict=True):
     ax.scatter([], [], color=color, label=name)
-ax.set_title("words by their vectors, in two dimensions")
 figure.legend(loc="outside lower center", ncols=len(topics))
+EmbeddingDisplay(place, names=words[drawn]).plot(ax, c=colors, s=8)
+color_of = dict(zip(words[drawn], colors, strict=True))
+for text in ax.texts:
+    text.set_color(color_of[text.get_text()])
+ax.set_title("words by their vectors, in two dimensions")
 plt.show()
