@@ -83,16 +83,16 @@ for panel, name in zip("abc", models, strict=False):
         X,
         response_method="predict",
         multiclass_colors=colors,
-        grid_resolution=400,
+        grid_resolution=200,
         eps=0.6,
         alpha=0.25,
         ax=panels[panel],
     )
     panels[panel].scatter(*X.T, c=np.array(colors)[y], edgecolor="k", s=25)
     panels[panel].set(title=name, aspect="equal", xticks=[], yticks=[])
-for name, accuracy in scores.items():
-    if name != "no features":  # far below
-        panels["d"].plot(sizes, accuracy, marker="o", label=name)
+del scores["no features"]  # far below
+for (name, accuracy), marker in zip(scores.items(), "os^Dv", strict=True):
+    panels["d"].plot(sizes, accuracy, marker=marker, label=name)
 panels["d"].set(xscale="log", xlabel="points to learn from", ylabel="accuracy", title="eight axes in twenty dimensions")
 panels["d"].set_xticks(sizes, sizes)
 panels["d"].minorticks_off()

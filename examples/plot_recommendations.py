@@ -106,14 +106,15 @@ def plot_popularity(weights, **style):
     right.plot(among, counts.cumsum() / counts.sum(), **style)
 
 
+style_of = dict(zip(found, ("-", "--", "-.", ":"), strict=True))
 for name, items in found.items():
     recall = np.take_along_axis(wanted, items, 1).cumsum(axis=1)[has_any] / wanted.sum(axis=1)[has_any, None]
-    left.plot(np.arange(1, n_items + 1), recall.mean(axis=0), label=name)
+    left.plot(np.arange(1, n_items + 1), recall.mean(axis=0), linestyle=style_of[name], label=name)
     print(f"recall@20 {recall[:, 19].mean():.3f} +- {recall[:, 19].std() / len(recall) ** 0.5:.3f}  {name}")
-    plot_popularity(np.bincount(items[:, :20].ravel(), minlength=len(rank)))
-plot_popularity(wanted.sum(axis=0), label="what users turn to", color="k", linestyle="--")
+    plot_popularity(np.bincount(items[:, :20].ravel(), minlength=len(rank)), linestyle=style_of[name])
+plot_popularity(wanted.sum(axis=0), label="what users turn to", color="k", linewidth=1)
 left.set(xlabel="recommendations for each user", ylabel="recall", title="held-out artists found, new users", ylim=0)
-right.set(xscale="log", xlabel="most popular artists", ylabel="share of recommendations", ylim=(0, 1.02))
+right.set(xscale="log", xlabel="so many most popular artists", ylabel="their share of recommendations", ylim=(0, 1.02))
 right.set_title("popular or not: the twenty best")
 left.legend(loc="upper left")
 right.legend(loc="lower right")

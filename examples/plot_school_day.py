@@ -99,8 +99,9 @@ for name, embedding, people in (
 # Lesson, break, lunch
 # --------------------
 # `at` gives where everyone is in a slice; t-SNE brings it to two dimensions, with some jitter. Lines are contacts of
-# the slice, colours are classes. In lessons people are with their class. In the break classes that share a yard meet.
-# At lunch classes fall apart, into those who eat with others of their age and the rest; after it they are as before.
+# the slice, colours are classes, crosses teachers. In lessons people are with their class. In the break classes that
+# share a yard meet. At lunch classes fall apart, into those who eat with others of their age and the rest; after it
+# they are as before.
 hours = (walk.edges[:-1] + walk.edges[1:]) / 2
 at = np.digitize(time, walk.edges[1:-1])
 inside = np.bincount(at, label[i] == label[j]) / np.bincount(at)
@@ -121,15 +122,26 @@ for panel, name, hour in (("a", "lesson", 9.5), ("b", "break", 10.75), ("c", "lu
     plane += 0.035 * np.nanmax(np.ptp(plane[seen], axis=0)) * jitter  # so that everyone can be seen
     pairs = np.unique(np.sort(place[np.searchsorted(walk.nodes[place], np.stack([i, j], 1)[at == k])], axis=1), axis=0)
     axes[panel].add_collection(LineCollection(plane[pairs], colors="k", linewidths=0.3, alpha=0.25, zorder=1))
-    axes[panel].scatter(*plane[seen].T, color=palette[color[seen]], s=14, zorder=2)
+    is_teacher = label[walk.nodes] == "Teachers"
+    for people, style in ((seen & ~is_teacher, "o"), (seen & is_teacher, "x")):
+        shades = palette[color[people]] if style == "o" else "k"
+        axes[panel].scatter(*plane[people].T, c=shades, marker=style, s=16, zorder=2)
     axes[panel].set(xticks=[], yticks=[])
     axes[panel].set_title(f"{name}, {walk.edges[k] // 1:.0f}:{walk.edges[k] % 1 * 60:02.0f}")
     axes["d"].axvspan(walk.edges[k], walk.edges[k + 1], color="k", alpha=0.12, linewidth=0)
     axes["d"].annotate(name, (hours[k], 0.05), ha="center")
-markers = [plt.Line2D([], [], color=shade, marker="o", linestyle="") for shade in palette]
-figure.legend(markers[: len(names)], names, loc="outside right upper", title="class")
+markers = [
+    plt.Line2D(
+        [],
+        [],
+        linestyle="",
+        **({"color": "k", "marker": "x"} if name == "Teachers" else {"color": shade, "marker": "o"}),
+    )
+    for name, shade in zip(names, palette, strict=False)
+]
+figure.legend(markers, names, loc="outside right upper", title="class")
 axes["d"].step(hours, inside, where="mid", label="share of contacts within classes")
 axes["d"].plot(hours, found, marker="o", label="NMI of clusters with classes")
-axes["d"].set(xlabel="hour of the day", ylim=(0, 1.02))
+axes["d"].set(xlabel="hour of the day", ylabel="share, NMI", ylim=(0, 1.02))
 axes["d"].legend(loc="lower right")
 plt.show()

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import NEIGHBORS, PAIRWISE
 from ._core import expressive, operators
+from ._core.normalizer import attention_rows
 from ._extras import import_extra
+from ._sklearn import _num_samples, _safe_indexing
 from ._typing import Float64, Integers, MatrixLike, Vectors
-from .metrics import attention_scores, log_normalizer_exact
+from .metrics import log_normalizer_exact
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,15 +77,17 @@ class ExplainMixin:
         """
         check_is_fitted(self)
         queries = self.embedding_ if X is None else self._embed(X)[0]
-        return self._attention(queries if rows is None else queries[rows])
+        return self._attention(queries[_numbers(len(queries), rows)])
 
     def _attention(self, queries: Vectors) -> Float64:
         """Rows of attention."""
-        kernel: Any = "softmax" if self.kernel == "softmax" else expressive.weight
-        attention = attention_scores(queries, self.key_embedding_, kernel=kernel, temperature=self.temperature)
-        attention *= self.key_weight_
-        attention /= attention.sum(axis=1, keepdims=True)
-        return attention
+        return np.asarray(attention_rows(np.where(self._active_keys, self._log_weights(queries), -np.inf)), np.float64)
+
+    def _log_weights(self, queries: Vectors) -> Float64:
+        """``log(w_j f(s_ij))``, over all keys; those without weight count as if they had it."""
+        scores = queries.astype(np.float64) @ self.key_embedding_.T.astype(np.float64) / self.temperature
+        log_f = scores if self.kernel == "softmax" else expressive.MODEL.log_value(scores)
+        return log_f + self._log_key_weight()
 
     # likelihood --------------------------------------------------------------------------------------
     def score(self, X: Any, y: None = None) -> float:
@@ -234,8 +237,8 @@ class ExplainMixin:
 
     def _one_row(self, i: int, X: Any) -> tuple[Float64, Float64, Float64]:
         """Target, attention and its logarithm of one row, over the keys."""
-        n_rows = len(self.isolated_) if X is None else len(X) if isinstance(X, list) else X.shape[0]
-        if not isinstance(i, Integral) or not 0 <= i < n_rows:
+        n_rows = len(self.isolated_) if X is None else _num_samples(X)
+        if not isinstance(i, Integral) or isinstance(i, bool) or not 0 <= i < n_rows:
             raise ValueError(
                 f"i must be the number of a row, an integer from 0 to {n_rows - 1}, but is {i!r}. Rows count from "
                 "0; to look at new ones pass X."
@@ -243,10 +246,11 @@ class ExplainMixin:
         if X is None:
             query, P = self.embedding_[[i]], self._training_rows([i])
         else:
+            _check_rows(X)
             query, P, _ = self._embed(_safe_indexing(X, [i]))
         target = self._walk(P, self._steps())
         target = np.asarray(target.toarray() if sp.issparse(target) else target, np.float64)[0]
-        return target, self._attention(query)[0], self._pull_of_keys(query) - self._log_z(query)
+        return target, self._attention(query)[0], self._log_weights(query)[0] - self._log_z(query)
 
     def _key_names(self) -> Any:
         """Names of the keys, where columns are keys and have names, or their numbers."""
@@ -353,17 +357,20 @@ class ExplainMixin:
         check_is_fitted(self)
         pandas = import_extra("pandas", "pandas", "explain_clusters")
         labels = self._key_labels if labels is None else as_key_labels(labels, self.key_embedding_)
-        active = self._active_keys
-        clusters, codes = np.unique(labels[active], return_inverse=True)
-        member = sp.csr_array((np.ones(len(codes)), (np.arange(len(codes)), codes)), (len(codes), len(clusters)))
+        active = np.flatnonzero(self._active_keys)
+        order = active[np.argsort(labels[active], kind="stable")]
+        clusters, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
         embedding = self._chosen(X, rows, with_affinities=False)[0]
         share, log_z = np.zeros(len(clusters)), np.zeros(len(clusters))
         for block in self._blocks(len(embedding)):
-            part = self._attention(embedding[block])[:, active] @ member
-            share += part.sum(axis=0)
-            log_z += (np.log(np.maximum(part, np.finfo(float).tiny)) + self._log_z(embedding[block])[:, None]).sum(0)
+            log_weights = self._log_weights(embedding[block])[:, order]
+            top = np.maximum.reduceat(log_weights, starts, axis=1)
+            weights = np.exp(log_weights - np.repeat(top, counts, axis=1))
+            part = np.log(np.add.reduceat(weights, starts, axis=1)) + top
+            share += np.exp(part - self._log_z(embedding[block])[:, None]).sum(axis=0)
+            log_z += part.sum(axis=0)
         n_rows = max(len(embedding), 1)
-        table = {"cluster": clusters, "n_keys": np.bincount(codes), "share": share / n_rows, "log_z": log_z / n_rows}
+        table = {"cluster": clusters, "n_keys": counts, "share": share / n_rows, "log_z": log_z / n_rows}
         return pandas.DataFrame(table).sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
     # their parts -------------------------------------------------------------------------------------
@@ -387,11 +394,11 @@ class ExplainMixin:
             embedding, P, isolated = self.embedding_, None, self.isolated_
         else:
             embedding, P, isolated = self._embed(X)
-        numbers: Integers = np.arange(len(embedding))
-        numbers = numbers if rows is None else numbers[rows]
+        numbers = _numbers(len(embedding), rows)
         numbers = numbers[~isolated[numbers]]
         numbers = self._even_steps(numbers) if rows is None else numbers
         if with_affinities:
+            _check_rows(P)
             P = self._training_rows(numbers) if P is None else P[numbers]
         return embedding[numbers], P, numbers
 
@@ -399,12 +406,6 @@ class ExplainMixin:
         """Blocks of rows whose attention is small enough to hold."""
         step = max(_BLOCK_ELEMENTS // len(self.key_embedding_), 1)
         return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
-
-    def _pull_of_keys(self, query: Vectors) -> Float64:
-        """``log(w_j f(s_j))`` of one query."""
-        scores = (self.key_embedding_.astype(np.float64) @ query[0].astype(np.float64)) / self.temperature
-        log_f = scores if self.kernel == "softmax" else expressive.MODEL.log_value(scores)
-        return log_f + self._log_key_weight()
 
     def _walk(self, P: Any, steps: list[Any]) -> Any:
         """The average of walks from rows with affinities `P`: what their attention is to reproduce."""
@@ -423,6 +424,21 @@ class ExplainMixin:
         if self.affinity == "bipartite":
             return [operators.row_stochastic((sp.diags_array(self._row_sums) @ A).T, A.dtype)[0], A]
         return [operators.row_stochastic(A + A.T, A.dtype)[0] if self.affinity in NEIGHBORS else A]
+
+
+def _numbers(n_rows: int, rows: Any) -> Integers:
+    """Numbers of the rows that `rows` asks for."""
+    numbers = np.arange(n_rows)
+    if rows is None or isinstance(rows, slice):
+        return numbers if rows is None else numbers[rows]
+    rows = np.atleast_1d(np.asarray(rows))
+    return numbers[rows] if rows.size else numbers[:0]
+
+
+def _check_rows(X: Any) -> None:
+    """A LinearOperator has products only."""
+    if isinstance(X, LinearOperator):
+        raise ValueError("X must have rows to be explained, but is a LinearOperator. Pass a sparse matrix.")
 
 
 def as_key_labels(labels: Any, keys: Vectors) -> Any:

@@ -40,13 +40,13 @@ def given_as_affinities(A: Any, affinity: Any) -> str | None:
     i, j, k = (each[(i != j) & (j != k) & (i != k)] for each in (i, j, k))
     here, mirrored = A[i, j].astype(np.float64), A[j, i].astype(np.float64)
     if np.allclose(here, mirrored, rtol=1e-6):
-        if A.diagonal().any() or not _is_metric(here, A[i, k], A[k, j]):
-            return None
-        return _DISTANCES.format(why="with a zero diagonal and the triangle inequality", affinity=affinity)
-    if callable(affinity) or _has_diagonal(A.diagonal(), here) or np.ptp(sums := A.sum(axis=1)) < 1e-4 * sums.max():
+        why = "with a zero diagonal and the triangle inequality"
+        is_distance = not A.diagonal().any() and _is_metric(here, A[i, k], A[k, j])
+        return _DISTANCES.format(why=why, affinity=affinity) if is_distance else None
+    correlation = _correlation(here, mirrored)
+    if callable(affinity) or abs(correlation) > 0.1 or _has_diagonal(A.diagonal(), here) or _has_equal_sums(A):
         return None
-    correlation = np.corrcoef(here, mirrored)[0, 1] if np.ptp(here) * np.ptp(mirrored) > 0 else 1
-    return _FEATURES.format(why=f"{correlation:.2f}", affinity=affinity) if abs(correlation) < 0.1 else None
+    return _FEATURES.format(why=f"{correlation:.2f}", affinity=affinity)
 
 
 def given_as_points(X: Any) -> str | None:
@@ -73,7 +73,7 @@ def _is_metric(ij: Float64, ik: Float64, kj: Float64) -> bool:
     """Whether these, or their roots, obey the triangle inequality, and so far apart that it is no accident."""
     if np.mean(ij == 0) > 0.01 or not ij.any():
         return False
-    ratio = ij.max() / ij[ij > 0].min()
+    ratio = np.divide(*np.quantile(ij[ij > 0], (0.99, 0.01)))  # of extremes, a few pairs would make it
     return any(
         ratio > 3 ** (1 / power) and np.all(ij**power <= (1 + 1e-6) * (ik**power + kj**power)) for power in (1, 0.5)
     )
@@ -82,3 +82,16 @@ def _is_metric(ij: Float64, ik: Float64, kj: Float64) -> bool:
 def _has_diagonal(diagonal: Float64, others: Float64) -> bool:
     """Whether the diagonal is something else than the other entries: each sample's relation to itself."""
     return not diagonal.any() or bool(np.mean(diagonal > np.median(others)) > 0.9)
+
+
+def _has_equal_sums(A: Any) -> bool:
+    """Whether the rows were divided by their sums."""
+    sums = A.sum(axis=1)
+    return bool(np.ptp(sums) < 1e-4 * sums.max())
+
+
+def _correlation(here: Float64, mirrored: Float64) -> float:
+    """Of entries with their mirror images; 1 where that says nothing: in graphs, of few links or without weights."""
+    if np.mean(here == 0) > 0.8 or len(np.unique(here)) < 3 or not np.ptp(mirrored):
+        return 1.0
+    return float(np.corrcoef(here, mirrored)[0, 1])

@@ -14,8 +14,9 @@ import sklearn
 from sklearn.base import BaseEstimator as _BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
-from sklearn.utils import check_array
+from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _num_samples
 
 from ._core.operators import block_runner
 from ._typing import Float64, Integers, Vectors
@@ -56,6 +57,8 @@ __all__ = [
     "Interval",
     "StrOptions",
     "_fit_context",
+    "_num_samples",
+    "_safe_indexing",
     "available_if",
     "validate_params",
     "warn",

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
 from ._explain import as_key_labels
 from ._extras import import_extra
+from ._sklearn import partition
 from ._typing import Integers
 from .metrics import relative_error
 
@@ -117,9 +117,16 @@ class AttentionScoresDisplay:
             np.arange(n) if labels is None else np.argsort(np.asarray(labels), kind="stable")
             for n, labels in zip(ratio.shape, (self.query_labels, self.key_labels), strict=True)
         ]
-        norm = LogNorm(0.1, max(10.0, np.quantile(ratio, 0.999)), clip=True)
+        highest = max(10.0, np.quantile(ratio, 0.999)) if ratio.size else 10.0
         image = ax.imshow(
-            ratio[np.ix_(*orders)], **{"norm": norm, "cmap": cmap, "aspect": "auto", "interpolation": "none", **kwargs}
+            ratio[np.ix_(*orders)],
+            **{
+                "norm": LogNorm(0.1, highest, clip=True),
+                "cmap": cmap,
+                "aspect": "auto",
+                "interpolation": "none",
+                **kwargs,
+            },
         )
         for axis, labels, line in (
             (ax.yaxis, self.query_labels, ax.axhline),
@@ -151,7 +158,7 @@ class AttentionScoresDisplay:
         self : AttentionScoresDisplay
             With `ax_`.
         """
-        ax = _axes(ax, figsize=(5.2, 0.8 + 0.28 * n_keys))
+        ax = _axes(ax, figsize=(5.2, 0.8 + 0.28 * min(n_keys, self.attention.shape[1])))
         row = self.attention[query]
         top = np.argsort(-row, kind="stable")[:n_keys]
         places = np.arange(len(top))
@@ -161,7 +168,8 @@ class AttentionScoresDisplay:
             ax.scatter(target, places, marker="|", s=180, linewidths=2, color="k", label="target", zorder=3)
             ax.legend(loc="lower right", frameon=False)
         names = top if self.key_names is None else np.asarray(self.key_names)[top]
-        ax.set(yticks=places, yticklabels=[str(name) for name in names], xlabel="attention", xlim=(0, None))
+        ax.set(yticks=places, xlabel="attention", xlim=(0, None))
+        ax.set_yticklabels([str(name) for name in names], parse_math=False)
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
         self.ax_, self.figure_ = ax, ax.figure
@@ -221,7 +229,7 @@ class AttentionScoresDisplay:
             return cls._of_query(estimator, X, query, key_names).plot_query(ax=ax, **kwargs)._called(query)
         keys = estimator.key_embedding_
         if labels is None:
-            labels = KMeans(min(8, len(keys)), n_init=1, random_state=0).fit_predict(keys)
+            labels = partition(keys, 8, 0)
         labels = as_key_labels(labels, keys)
         queries = estimator.embedding_ if X is None else estimator.transform(X)
         are_keys = X is None and estimator.affinity != "bipartite"
@@ -256,9 +264,9 @@ class AttentionScoresDisplay:
         return self
 
 
-def _even(n: int) -> Integers:
+def _even(n: int, most: int = _PIXELS) -> Integers:
     """Numbers at even steps, no more than a picture can show."""
-    return np.linspace(0, n - 1, min(n, _PIXELS)).astype(int)
+    return np.linspace(0, n - 1, min(n, most)).astype(int)
 
 
 def _along(keys: Any, labels: Any) -> Integers:
@@ -272,15 +280,22 @@ def _along(keys: Any, labels: Any) -> Integers:
 
 
 def _mark_clusters(axis: Any, labels: Any, line: Any) -> None:
-    """Names of clusters at their middle, and lines between them; no ticks where there are no clusters."""
+    """Names of clusters at their middle, where there is room, and lines between; no ticks without clusters."""
     if labels is None:
         axis.set_ticks([])
         return
     names, counts = np.unique(np.asarray(labels), return_counts=True)
     ends = np.cumsum(counts) - 0.5
-    for end in ends[:-1]:
+    for end in ends[:-1] if len(ends) <= _PIXELS // 10 else ():
         line(end, color="0.4", linewidth=0.5)
-    axis.set_ticks(ends - counts / 2, [str(name) for name in names], rotation=0)
+    texts, middles = _as_text(names), ends - counts / 2
+    is_long = axis.axis_name == "x" and sum(map(len, texts)) > 40
+    room = 0.05 * ends[-1]  # of a line of text
+    shown = [0]
+    for k in range(1, len(middles)):
+        if middles[k] - middles[shown[-1]] > room:
+            shown.append(k)
+    axis.set_ticks(middles[shown], [texts[k] for k in shown], rotation=90 if is_long else 0, parse_math=False)
     axis.set_tick_params(length=0)
 
 
@@ -324,8 +339,8 @@ class EmbeddingDisplay:
         self, points: ArrayLike, *, y: ArrayLike | None = None, names: Sequence[Any] | ArrayLike | None = None
     ) -> None:
         self.points = np.asarray(points)
-        self.y = y
-        self.names = names
+        self.y = _one_each(y, len(self.points), "y")
+        self.names = _one_each(names, len(self.points), "names")
 
     def plot(self, ax: "Axes | None" = None, *, s: float | None = None, cmap: Any = None, **kwargs: Any) -> Self:
         """Draw.
@@ -349,29 +364,38 @@ class EmbeddingDisplay:
         ax = _axes(ax, figsize=(5.6, 5.2))
         s = float(np.clip(6e3 / max(len(self.points), 1), 2, 24)) if s is None else s
         style = {"s": s, "linewidths": 0, **kwargs}
-        y = None if self.y is None else np.asarray(self.y)
+        y = self.y
         ax.set(xticks=[], yticks=[], aspect="equal")
         ax.spines[:].set_color("0.8")
+        boxes: list[Any] = []
         if y is None:
             ax.scatter(*self.points.T, **style)
-        elif y.dtype.kind == "f" and np.any(y != np.round(y)):
+        elif y.dtype.kind == "f" and np.any(y[np.isfinite(y)] % 1):
             ax.figure.colorbar(ax.scatter(*self.points.T, c=y, cmap=cmap or "viridis", **style), ax=ax, shrink=0.8)
         else:
-            self._plot_classes(ax, y, cmap, style)
+            boxes = self._plot_classes(ax, y, cmap, style)
         if self.names is not None:
-            _write(ax, self.points[:_NAMES], np.asarray(self.names)[:_NAMES], fontsize=8)
+            _write(ax, self.points[:_NAMES], self.names[:_NAMES], boxes, fontsize=8)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _plot_classes(self, ax: Any, y: Any, cmap: Any, style: dict[str, Any]) -> None:
-        """Points in the colours of their classes, and the classes' names."""
-        classes, codes = np.unique(y, return_inverse=True)
+    def _plot_classes(self, ax: Any, y: Any, cmap: Any, style: dict[str, Any]) -> list[Any]:
+        """Points in the colours of their classes, grey where that is missing, and the classes' names: their places."""
+        from matplotlib import colormaps
+
+        is_known = ~_is_missing(y)
+        classes, codes = np.unique(y[is_known], return_inverse=True)
         if cmap is None:
             cmap = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"
-        n_colors = len(classes) if cmap == "turbo" else {"tab10": 10, "tab20": 20}.get(cmap, len(classes))
-        ax.scatter(*self.points.T, c=codes, cmap=cmap, vmin=-0.5, vmax=n_colors - 0.5, **style)
-        centers = np.array([np.median(self.points[codes == code], axis=0) for code in range(len(classes))])
-        _write(ax, centers, classes, always=True, fontweight="bold", fontsize=11 if len(classes) <= 20 else 8)
+        cmap = colormaps[cmap] if isinstance(cmap, str) else cmap
+        n_colors = max(cmap.N, len(classes)) if cmap.N <= 20 else len(classes)  # of a list, or along a scale
+        if not is_known.all():
+            ax.scatter(*self.points[~is_known].T, **{**style, "color": "0.8"})
+        points = self.points[is_known]
+        ax.scatter(*points.T, **{"c": codes, "cmap": cmap, "vmin": -0.5, "vmax": n_colors - 0.5, **style})
+        centers = np.array([np.median(points[codes == code], axis=0) for code in range(len(classes))])
+        size = 11 if len(classes) <= 20 else 8
+        return _write(ax, centers, _as_text(classes), always=True, fontweight="bold", fontsize=size)
 
     @classmethod
     def from_estimator(
@@ -417,30 +441,57 @@ class EmbeddingDisplay:
         return cls(points, y=y, names=names).plot(ax, **kwargs)
 
 
-def _write(ax: Any, places: Any, names: Iterable[Any], always: bool = False, **text: Any) -> None:
-    """Write names at places of the data, none over another: moved a little, or left out unless `always`."""
+def _write(
+    ax: Any, places: Any, names: Iterable[Any], boxes: Sequence[Any] = (), always: bool = False, **text: Any
+) -> list[Any]:
+    """Write names at places of the data, none over another or over `boxes`; return all boxes.
+
+    They are moved a little, or left out unless `always`.
+    """
     from matplotlib.patheffects import withStroke
 
-    ax.figure.draw_without_rendering()  # for the size of a text in pixels
+    ax.get_figure(root=True).draw_without_rendering()  # for the size of a text in pixels
     ring = [(np.cos(angle), np.sin(angle)) for angle in np.arange(8) * np.pi / 4]
     moves = [(0, 0), *((14 * size * across, 11 * size * up) for size in (1, 2, 3) for across, up in ring)]
-    halo = [withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
-    boxes: list[Any] = []
+    style = {"ha": "center", "va": "center", "parse_math": False, **text}
+    halo, taken = [withStroke(linewidth=2.5, foreground="white", alpha=0.85)], list(boxes)
     for place, name in zip(places, names, strict=True):
-        note = ax.annotate(
-            str(name), place, (0, 0), textcoords="offset points", ha="center", va="center", path_effects=halo, **text
-        )
+        note = ax.annotate(str(name), place, (0, 0), textcoords="offset points", path_effects=halo, **style)
         for move in moves if always else moves[:9]:
             note.set_position(move)
             box = note.get_window_extent()
-            if not box.count_overlaps(boxes):
-                boxes.append(box)
+            if not box.count_overlaps(taken):
+                taken.append(box)
                 break
         else:
             if always:
                 note.set_position((0, 0))
             else:
                 note.remove()
+    return taken
+
+
+def _one_each(values: Any, n: int, name: str) -> Any:
+    """As an array with an entry for each point."""
+    values = None if values is None else np.asarray(values)
+    if values is not None and values.shape != (n,):
+        raise ValueError(
+            f"{name} must have one entry for each of the {n} points, but has shape {values.shape}. Pass an array as "
+            "long as points."
+        )
+    return values
+
+
+def _is_missing(y: Any) -> Any:
+    """Where a class is NaN or None."""
+    return np.array(
+        [each is None or (isinstance(each, float | np.floating) and np.isnan(each)) for each in y], dtype=bool
+    )
+
+
+def _as_text(classes: Any) -> list[str]:
+    """Names of classes; those of whole numbers without a point."""
+    return [f"{each:.0f}" if isinstance(each, float) and each == round(each) else str(each) for each in classes]
 
 
 # Fits ------------------------------------------------------------------------------------------------
@@ -493,10 +544,11 @@ class LossCurveDisplay:
         ax = _axes(ax, figsize=(5.2, 3.6))
         losses = np.asarray(self.losses)
         (line,) = ax.plot(np.arange(1, len(losses) + 1), losses, **{"label": name, **kwargs})
-        best = int(np.argmin(losses))
-        ax.scatter([best + 1], [losses[best]], s=24, color=line.get_color(), zorder=3)
+        best = np.flatnonzero(losses == losses.min(initial=np.inf))[:1]
+        ax.scatter(best + 1, losses[best], s=24, color=line.get_color(), zorder=3)
         ax.set(xlabel="iteration", ylabel="loss per row (nats)")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        if ax.get_xscale() == "linear":
+            ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)
         if name is not None:
             ax.legend(frameon=False)
@@ -597,13 +649,15 @@ class NormalizerErrorDisplay:
         points.axhline(0, color="k", linewidth=0.7, zorder=0)
         points.scatter(self.log_z_exact, deviation, s=6, linewidths=0, color=color, label=name, alpha=0.7)
         if self.std is not None:
-            shown = np.argsort(self.log_z_exact)[_even(len(deviation))[:: max(len(deviation) // 40, 1)]]
+            shown = np.argsort(self.log_z_exact)[_even(len(deviation), 40)]
             points.errorbar(
                 *(self.log_z_exact[shown], deviation[shown], 1.96 * self.std[shown]),
                 **{"fmt": "none", "ecolor": color, "elinewidth": 0.8, "alpha": 0.5},
             )
         points.set(xlabel="exact log Z", ylabel="error of log Z")
-        curve.set(xlabel="relative error of Z", ylabel="share of queries", xscale="log", ylim=(0, 1))
+        curve.set(xlabel="relative error of Z", ylabel="share of queries", ylim=(0, 1))
+        if self.error.any():
+            curve.set_xscale("log")
         for ax in self.axes_:
             ax.spines[["top", "right"]].set_visible(False)
         if label is not None:

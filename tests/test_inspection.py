@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.linalg import aslinearoperator
 from sklearn.base import clone
 from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import NotFittedError
 
 from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator, inspection
 from sklearn_attnembed.datasets import make_block_model
@@ -240,13 +240,11 @@ def test_heat_map_of_an_operator(graph, ax):
     assert_allclose(display.attention.sum(axis=1), 1)
 
 
-@pytest.mark.xfail(reason="k-means warns of fewer distinct keys than clusters", raises=ConvergenceWarning)
 def test_heat_map_of_few_distinct_keys(ax):
     model = AttentionEmbedding(1, affinity="precomputed", random_state=0).fit(np.kron(np.eye(2), np.ones((10, 10))))
     AttentionScoresDisplay.from_estimator(model, ax=ax)
 
 
-@pytest.mark.xfail(reason="every cluster is named, however small")
 @pytest.mark.parametrize(
     "labels", [np.arange(299), np.array([f"a very long name {k}" for k in range(8)])[np.arange(299) % 8]]
 )
@@ -428,31 +426,26 @@ def test_names_of_classes_do_not_overlap(n_classes, ax):
         assert not overlapping(ax.texts)
 
 
-@pytest.mark.xfail(reason="looks the colormap up in a dict", raises=TypeError)
 def test_colormaps_of_classes(ax):
     EmbeddingDisplay(np.eye(2), y=[0, 1]).plot(ax, cmap=mpl.colormaps["coolwarm"])
     assert ax.collections[0].get_cmap().name == "coolwarm"
 
 
-@pytest.mark.xfail(reason="dollars are taken for formulas", raises=ValueError)
 @pytest.mark.parametrize("given", [{"names": [r"$\frac$", "b"]}, {"y": [r"$\frac$", "b"]}], ids=["names", "classes"])
 def test_names_are_no_formulas(given, ax):
     EmbeddingDisplay(np.eye(2), **given).plot(ax)
     ax.figure.canvas.draw()
 
 
-@pytest.mark.xfail(reason="a subfigure is no figure", raises=AttributeError)
 def test_names_in_a_subfigure():
     EmbeddingDisplay(np.eye(2), y=[0, 1]).plot(Figure().subfigures(1, 2)[0].subplots())
 
 
-@pytest.mark.xfail(reason="NaN is a number with a fraction")
 def test_missing_class(ax):
     EmbeddingDisplay(np.random.default_rng(0).random((6, 2)), y=[0, 1, np.nan, 0, 1, 0]).plot(ax)
     assert len(ax.figure.axes) == 1, "classes, not a colour scale"
 
 
-@pytest.mark.xfail(reason="names of samples do not know those of classes")
 def test_names_of_samples_do_not_cover_those_of_classes(ax):
     points = np.random.default_rng(0).standard_normal((299, 2))
     EmbeddingDisplay(points, y=["one"] * 299, names=NAMES).plot(ax)
@@ -518,8 +511,8 @@ def test_no_points(given, ax):
 def test_display_shows_what_it_is_given(model, graph):
     y = graph[1].tolist()
     display = EmbeddingDisplay.from_estimator(model, y=y, names=NAMES, ax=Figure().subplots())
-    assert display.y is y
-    assert display.names is NAMES
+    assert display.y.tolist() == y
+    assert_array_equal(display.names, NAMES)
 
 
 # Losses -----------------------------------------------------------------------------------------------------
@@ -577,9 +570,7 @@ def test_legend_says_what_the_bars_cover():
     assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["mine, 95 % bars cover 50 %"]
 
 
-@pytest.mark.parametrize(
-    "n", [3, 40, *(pytest.param(n, marks=pytest.mark.xfail(reason="the fewer the more there are")) for n in (79, 1000))]
-)
+@pytest.mark.parametrize("n", [3, 40, 79, 1000])
 def test_bars_are_of_forty_queries(n):
     axes = Figure().subplots(1, 2)
     exact = np.random.default_rng(0).random(n)
@@ -592,7 +583,6 @@ def test_bars_are_of_forty_queries(n):
     assert np.ptp(segments[:, 0, 0]) > 0.8 * np.ptp(exact), "of all sizes"
 
 
-@pytest.mark.xfail(reason="no logarithmic scale of nothing but zeros", raises=UserWarning)
 def test_errors_of_nothing():
     NormalizerErrorDisplay([1.0, 2.0], [1.0, 2.0]).plot(Figure().subplots(1, 2)).figure_.canvas.draw()
 

@@ -32,7 +32,7 @@ from sklearn_attnembed import (
     expressive_kernel,
 )
 from sklearn_attnembed.affinity import bipartite, cooccurrence, neighbor_affinity, random_walk, temporal
-from sklearn_attnembed.inspection import LossCurveDisplay
+from sklearn_attnembed.inspection import EmbeddingDisplay, LossCurveDisplay
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores, log_normalizer_exact
 
 PACKAGE = Path(sklearn_attnembed.__file__).parent
@@ -262,6 +262,14 @@ MESSAGES = {
     "explain, without pandas": (
         lambda: without("pandas", precomputed().explain_rows), ImportError,
         "explain_rows", "needs pandas", "", "pip install 'sklearn-attnembed[pandas]'",
+    ),
+    "explain, an operator": (
+        lambda: precomputed().explain(0, X=aslinearoperator(A)), ValueError,
+        "X", "must have rows to be explained", "is a LinearOperator", "Pass a sparse matrix",
+    ),
+    "pictures, classes of other points": (
+        lambda: EmbeddingDisplay(POINTS[:, :2], y=[0, 1]), ValueError,
+        "y", "must have one entry for each of the 12 points", "has shape (2,)", "Pass an array as long as points",
     ),
     "pictures, without matplotlib": (
         lambda: without("matplotlib", LossCurveDisplay([1.0, 0.5]).plot), ImportError,

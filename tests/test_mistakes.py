@@ -189,7 +189,6 @@ def test_affinities_are_not_suspected(name, n):
     assert given_as_affinities(AFFINITIES[name](n), "precomputed") is None
 
 
-@pytest.mark.xfail(reason="few entries or a wide kernel: taken for features, or for distances")
 @pytest.mark.parametrize(
     "A",
     [
