@@ -68,8 +68,8 @@ html_theme_options = {
     "logo": {"text": "sklearn-attnembed"},
 }
 html_sidebars = {  # pages without pages below them
-    page: []
-    for page in ("index", "getting_started", "user_guide", "expressive", "mathematics", "comparison", "migration", "faq")
+    **{page: [] for page in ("index", "getting_started", "user_guide", "expressive", "mathematics", "changes")},
+    **{page: [] for page in ("comparison", "migration", "faq")},
 }
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
