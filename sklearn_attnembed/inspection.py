@@ -117,11 +117,12 @@ class AttentionScoresDisplay:
             np.arange(n) if labels is None else np.argsort(np.asarray(labels), kind="stable")
             for n, labels in zip(ratio.shape, (self.query_labels, self.key_labels), strict=True)
         ]
-        highest = max(10.0, np.quantile(ratio, 0.999)) if ratio.size else 10.0
+        lowest, highest = np.quantile(ratio, (0.05, 0.999)) if ratio.size else (0.1, 10.0)
+        lowest = np.clip(lowest, 0.05, 0.5)
         image = ax.imshow(
             ratio[np.ix_(*orders)],
             **{
-                "norm": LogNorm(0.1, highest, clip=True),
+                "norm": LogNorm(lowest, max(highest, 4 * lowest), clip=True),
                 "cmap": cmap,
                 "aspect": "auto",
                 "interpolation": "none",
@@ -163,12 +164,16 @@ class AttentionScoresDisplay:
         top = np.argsort(-row, kind="stable")[:n_keys]
         places = np.arange(len(top))
         ax.barh(places, row[top], **{"height": 0.7, "color": "C0", "label": "attention", **kwargs})
+        limit = 1.3 * row[top].max(initial=1e-12)
         if self.target is not None:
             target = np.asarray(self.target)[query][top]
-            ax.scatter(target, places, marker="|", s=180, linewidths=2, color="k", label="target", zorder=3)
-            ax.legend(loc="lower right", frameon=False)
+            near = target <= limit
+            ax.scatter(target[near], places[near], marker="|", s=180, linewidths=2, color="k", label="target", zorder=3)
+            for place, value in zip(places[~near], target[~near], strict=True):  # bars would be too short to be seen
+                ax.annotate(f"{value:.2g} ►", (limit, place), ha="right", va="center", fontsize=9)
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
         names = top if self.key_names is None else np.asarray(self.key_names)[top]
-        ax.set(yticks=places, xlabel="attention", xlim=(0, None))
+        ax.set(yticks=places, xlabel="attention", xlim=(0, limit))
         ax.set_yticklabels([str(name) for name in names], parse_math=False)
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
@@ -457,10 +462,10 @@ def _write(
     halo, taken = [withStroke(linewidth=2.5, foreground="white", alpha=0.85)], list(boxes)
     for place, name in zip(places, names, strict=True):
         note = ax.annotate(str(name), place, (0, 0), textcoords="offset points", path_effects=halo, **style)
-        for move in moves if always else moves[:9]:
+        for move in moves if always else moves[1:9]:
             note.set_position(move)
             box = note.get_window_extent()
-            if not box.count_overlaps(taken):
+            if not box.padded(1.5).count_overlaps(taken):
                 taken.append(box)
                 break
         else:
@@ -654,14 +659,14 @@ class NormalizerErrorDisplay:
                 *(self.log_z_exact[shown], deviation[shown], 1.96 * self.std[shown]),
                 **{"fmt": "none", "ecolor": color, "elinewidth": 0.8, "alpha": 0.5},
             )
-        points.set(xlabel="exact log Z", ylabel="error of log Z")
+        points.set(xlabel="exact log Z (nats)", ylabel="error of log Z (nats)")
         curve.set(xlabel="relative error of Z", ylabel="share of queries", ylim=(0, 1))
         if self.error.any():
             curve.set_xscale("log")
         for ax in self.axes_:
             ax.spines[["top", "right"]].set_visible(False)
         if label is not None:
-            curve.legend(frameon=False)
+            curve.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24))
         self.figure_ = curve.figure
         return self
 
