@@ -32,7 +32,9 @@ autosummary_generate = True
 autodoc_default_options = {
     "members": True,
     "inherited-members": "Module, MultiheadAttention, tuple",  # but not of these
-    "exclude-members": "set_fit_request, set_partial_fit_request",  # scikit-learn's metadata routing
+    "exclude-members": "set_fit_request, set_partial_fit_request, "  # scikit-learn's metadata routing
+    # and fields of named tuples, which are under Parameters already
+    "affinity, rows, columns, vocabulary, p0, counts, node, slice, nodes, start, width, moments, values, size",
 }
 autodoc_typehints = "none"  # docstrings say types, with shapes
 numpydoc_show_class_members = False
