@@ -373,7 +373,7 @@ class ExplainMixin:
             top = np.maximum.reduceat(log_weights, starts, axis=1)
             weights = np.exp(log_weights - np.repeat(top, counts, axis=1))
             part = np.log(np.add.reduceat(weights, starts, axis=1)) + top
-            share += np.exp(part - self._log_z(embedding[block])[:, None]).sum(axis=0)
+            share += np.exp(part - np.logaddexp.reduce(part, axis=1, keepdims=True)).sum(axis=0)
             log_z += part.sum(axis=0)
         n_rows = max(len(embedding), 1)
         table = {"cluster": clusters, "n_keys": counts, "share": share / n_rows, "log_z": log_z / n_rows}
