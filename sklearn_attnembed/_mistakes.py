@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ._typing import Float64
+from ._typing import Float64, Integers
 
-# Entries looked at, and samples below which nothing is concluded.
-_LOOKS, _FEWEST = 20_000, 20
+# Entries looked at, of which so many largest ones more closely; samples below which nothing is concluded.
+_LOOKS, _LARGEST, _FEWEST = 20_000, 100, 20
 
 _DISTANCES = (
     "X looks like distances, {why}, but affinity={affinity!r} takes affinities, which are large where samples are "
@@ -36,12 +36,12 @@ def given_as_affinities(A: Any, affinity: Any) -> str | None:
         return _DISTANCES.format(why="in ascending order in each row", affinity=affinity) if _ascends(A) else None
     if len(A) < _FEWEST:
         return None
-    i, j, k = np.random.default_rng(0).integers(len(A), size=(3, _LOOKS))
-    i, j, k = (each[(i != j) & (j != k) & (i != k)] for each in (i, j, k))
+    i, j = np.random.default_rng(0).integers(len(A), size=(2, _LOOKS))
+    i, j = i[i != j], j[i != j]
     here, mirrored = A[i, j].astype(np.float64), A[j, i].astype(np.float64)
     if np.allclose(here, mirrored, rtol=1e-6):
         why = "with a zero diagonal and the triangle inequality"
-        is_distance = not A.diagonal().any() and _is_metric(here, A[i, k], A[k, j])
+        is_distance = not A.diagonal().any() and _is_metric(A, i, j)
         return _DISTANCES.format(why=why, affinity=affinity) if is_distance else None
     correlation = _correlation(here, mirrored)
     if callable(affinity) or abs(correlation) > 0.1 or _has_diagonal(A.diagonal(), here) or _has_equal_sums(A):
@@ -69,14 +69,22 @@ def _ascends(A: Any) -> bool:
     return bool(np.all(rows[:, 1:] >= rows[:, :-1]) and np.mean(rows[:, -1] > rows[:, 0]) > 0.5)
 
 
-def _is_metric(ij: Float64, ik: Float64, kj: Float64) -> bool:
-    """Whether these, or their roots, obey the triangle inequality, and so far apart that it is no accident."""
-    if np.mean(ij == 0) > 0.01 or not ij.any():
+def _is_metric(A: Any, i: Integers, j: Integers) -> bool:
+    """Whether entries, or their roots, obey the triangle inequality, and so far apart that it is no accident.
+
+    Looked at are the largest of the entries (i, j), and all ways round. Of affinities the largest are those of near
+    samples, to which most others have less than half of it.
+    """
+    here = A[i, j].astype(np.float64)
+    if np.mean(here == 0) > 0.01 or not here.any():
         return False
-    ratio = np.divide(*np.quantile(ij[ij > 0], (0.99, 0.01)))  # of extremes, a few pairs would make it
-    return any(
-        ratio > 3 ** (1 / power) and np.all(ij**power <= (1 + 1e-6) * (ik**power + kj**power)) for power in (1, 0.5)
-    )
+    largest = np.argsort(here)[-_LARGEST:]
+    ratio = here.max() / here[here > 0].min()
+    for power in (1, 0.5):
+        ways_round = A[i[largest]].astype(np.float64) ** power + A[j[largest]].astype(np.float64) ** power
+        if ratio > 3 ** (1 / power) and np.all(ways_round.min(axis=1) > (1 - 1e-4) * here[largest] ** power):
+            return True
+    return False
 
 
 def _has_diagonal(diagonal: Float64, others: Float64) -> bool:

@@ -240,20 +240,17 @@ class AttentionScoresDisplay:
         are_keys = X is None and estimator.affinity != "bipartite"
         order = _along(keys, labels)
         edges = np.linspace(0, len(keys), min(len(keys), _PIXELS) + 1).astype(int)
-        if are_keys:
-            rows = order[_even(len(order))]
-            query_labels = labels[rows]
-        else:
-            rows = _even(len(queries))
-            best = estimator._attention(queries[rows]) @ (labels[:, None] == np.unique(labels))
-            query_labels = np.unique(labels)[best.argmax(axis=1)]
-        attention = np.add.reduceat(estimator._attention(queries[rows])[:, order], edges[:-1], axis=1)
-        return cls(
-            attention,
-            query_labels=query_labels,
-            key_labels=labels[order][edges[:-1]],
-            key_sizes=np.diff(edges),
-        ).plot(ax, **kwargs)
+        rows = order[_even(len(order))] if are_keys else _even(len(queries))
+        shown, key_labels = queries[rows], labels[order][edges[:-1]]
+        parts = [
+            np.add.reduceat(estimator._attention(shown[block])[:, order], edges[:-1], axis=1)
+            for block in estimator._blocks(len(rows))
+        ]
+        attention, names = np.concatenate(parts), np.unique(key_labels)
+        of_clusters = attention @ (key_labels[:, None] == names)
+        query_labels = labels[rows] if are_keys else names[of_clusters.argmax(axis=1)]
+        sizes = np.diff(edges)
+        return cls(attention, query_labels=query_labels, key_labels=key_labels, key_sizes=sizes).plot(ax, **kwargs)
 
     @classmethod
     def _of_query(cls, estimator: Any, X: Any, query: int, key_names: ArrayLike | None) -> Self:
