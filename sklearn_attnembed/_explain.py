@@ -247,6 +247,7 @@ class ExplainMixin:
             query, P = self.embedding_[[i]], self._training_rows([i])
         else:
             _check_rows(X)
+            X = X.tocsr() if sp.issparse(X) else X  # not every format can be indexed
             query, P, _ = self._embed(_safe_indexing(X, [i]))
         target = self._walk(P, self._steps())
         target = np.asarray(target.toarray() if sp.issparse(target) else target, np.float64)[0]
