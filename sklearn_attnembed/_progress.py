@@ -29,10 +29,10 @@ class Progress:
 
     def _until_tol(self, iteration: int, displacement: float) -> float:
         """Iterations, infinite where nothing is known."""
-        if self._tol <= 0 or displacement >= self._first > self._tol:
-            return math.inf
-        if displacement <= self._tol:
+        if displacement <= self._tol and self._tol > 0:
             return 0
+        if self._tol <= 0 or displacement >= self._first:
+            return math.inf
         return math.log(displacement / self._tol) / math.log(self._first / displacement) * iteration
 
 
