@@ -15,6 +15,7 @@ from ._mistakes import given_as_affinities, given_as_points
 from ._sklearn import warn
 from ._typing import Float64, Vectors, Weighting
 from .affinity import local_scale, neighbor_affinity
+from .affinity._relations import _is_frame
 
 FORMATS = ["csr", "csc", "coo"]
 PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
@@ -177,7 +178,7 @@ def _check_kind(X: Any) -> None:
 
 def _check_labels(X: Any) -> None:
     """Rows and columns of a DataFrame of relations have to be the same samples in the same order."""
-    if not hasattr(X, "columns") or not hasattr(X, "index") or len(X.index) != len(X.columns):
+    if not _is_frame(X) or len(X.index) != len(X.columns):
         return
     rows, columns = list(X.index), list(X.columns)
     if rows != columns and set(rows) == set(columns):

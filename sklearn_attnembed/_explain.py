@@ -251,7 +251,9 @@ class ExplainMixin:
             query, P, _ = self._embed(_safe_indexing(X, [i]))
         target = self._walk(P, self._steps())
         target = np.asarray(target.toarray() if sp.issparse(target) else target, np.float64)[0]
-        return target, self._attention(query)[0], self._log_weights(query)[0] - self._log_z(query)
+        log_weights, active = self._log_weights(query)[0], self._active_keys
+        log_attention = log_weights - np.logaddexp.reduce(log_weights[active])
+        return target, np.where(active, np.exp(log_attention), 0), log_attention
 
     def _key_names(self) -> Any:
         """Names of the keys, where columns are keys and have names, or their numbers."""

@@ -231,7 +231,9 @@ class AttentionScoresDisplay:
         """
         check_is_fitted(estimator)
         if query is not None:
-            return cls._of_query(estimator, X, query, key_names).plot_query(ax=ax, **kwargs)._called(query)
+            display = cls._of_query(estimator, X, query, key_names).plot_query(ax=ax, **kwargs)
+            display.ax_.set_xlabel(f"attention of query {query}")
+            return display
         keys = estimator.key_embedding_
         if labels is None:
             labels = partition(keys, 8, 0)
@@ -260,10 +262,6 @@ class AttentionScoresDisplay:
             return cls(estimator.attention_scores(rows=[query]), key_names=names)
         target, attention, _ = estimator._one_row(query, X)
         return cls(attention[None], key_names=names, target=target[None])
-
-    def _called(self, query: int) -> Self:
-        self.ax_.set_xlabel(f"attention of query {query}")
-        return self
 
 
 def _even(n: int, most: int = _PIXELS) -> Integers:

@@ -1,7 +1,7 @@
 """Affinities from graphs of nearest neighbours."""
 
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +11,7 @@ from sklearn.utils import check_array, gen_batches
 
 from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, validate_params
-from .._typing import Float64, SparseMatrix
+from .._typing import Float64, SparseMatrix, Weighting
 
 # Weight of a neighbour at the edge of the neighbourhood: keeps rows of equidistant neighbours alive, and is so small
 # that it does not matter which of several tied neighbours is the last.
@@ -44,7 +44,7 @@ def neighbor_affinity(
     distances: SparseMatrix,
     n_neighbors: int = 15,
     *,
-    weighting: Literal["perplexity", "self_tuning", "biweight", "uniform"] = "perplexity",
+    weighting: Weighting = "perplexity",
     perplexity: float | None = None,
     key_scale: ArrayLike | None = None,
 ) -> sp.csr_array:
