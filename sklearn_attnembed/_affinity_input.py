@@ -1,6 +1,6 @@
 """What is given to AttentionEmbedding, validated and turned into affinities."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,11 +22,23 @@ PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
 NEIGHBORS = ("nearest_neighbors", "precomputed_nearest_neighbors")
 
 
+class Fitted(NamedTuple):
+    """The parameters that a model was fitted with and that its methods depend on: `set_params` does not reach them."""
+
+    affinity: Any
+    kernel: str
+    temperature: float
+    walk_length: int
+
+
 class AffinityInput:
     """The part of AttentionEmbedding that knows what `affinity` and `kernel` ask of X."""
 
     affinity: Any
     kernel: str
+    temperature: float
+    walk_length: int
+    _fitted: Fitted
     metric: Any
     weighting: Weighting
     n_neighbors: int
@@ -38,6 +50,7 @@ class AffinityInput:
     def _training_affinities(self, X: Any) -> tuple[Any, Any]:
         """Validate `X` and turn it into affinities, not yet divided by row sums, and the embedding's dtype."""
         _check_kind(X)
+        self._check_operator(X)
         if self.affinity in PAIRWISE:
             _check_labels(X)
         if self.affinity == "precomputed" and isinstance(X, LinearOperator):
@@ -79,8 +92,8 @@ class AffinityInput:
 
     def _query_affinities(self, X: Any) -> tuple[Any, NDArray[np.bool_]]:
         """Validate `X` and turn it into row-stochastic affinities to the fitted keys."""
-        self._check_kernel(X)
-        if isinstance(X, LinearOperator) and self.affinity == "precomputed":
+        self._check_operator(X)
+        if isinstance(X, LinearOperator) and self._fitted.affinity == "precomputed":
             if X.shape[1] != self.n_features_in_:
                 raise ValueError(
                     f"X has {X.shape[1]} columns, but AttentionEmbedding is expecting {self.n_features_in_}: pass "
@@ -108,13 +121,14 @@ class AffinityInput:
                     f"ranges from {total.min():.4g} to {total.max():.4g}. Pass non-negative weights."
                 )
             return X
-        if self.affinity == "nearest_neighbors":
+        affinity = self._fitted.affinity
+        if affinity == "nearest_neighbors":
             distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
             pointers = np.arange(len(indices) + 1) * indices.shape[1]
             shape = (len(indices), self._neighbors.n_samples_fit_)
             return self._weigh(sp.csr_array((distances.ravel(), indices.ravel(), pointers), shape))
-        if callable(self.affinity):
-            A = check_array(self.affinity(X, self._points), accept_sparse=FORMATS, dtype=[np.float64, np.float32])
+        if callable(affinity):
+            A = check_array(affinity(X, self._points), accept_sparse=FORMATS, dtype=[np.float64, np.float32])
             expected = (X.shape[0], self._points.shape[0])
             if A.shape != expected:
                 raise ValueError(
@@ -125,11 +139,11 @@ class AffinityInput:
         lowest = (X.data if sp.issparse(X) else X).min(initial=0)  # a sparse matrix's own min() sorts it in place
         if lowest < 0:
             raise ValueError(
-                f"Negative values in data passed to {type(self).__name__} with affinity={self.affinity!r}: the "
+                f"Negative values in data passed to {type(self).__name__} with affinity={affinity!r}: the "
                 f"smallest is {lowest:.4g}, but it takes weights >= 0 only. Clip them, or use "
                 "affinity='nearest_neighbors' for features."
             )
-        if self.affinity != "precomputed_nearest_neighbors":
+        if affinity != "precomputed_nearest_neighbors":
             return X
         if not sp.issparse(X):  # every distance explicit, zeros too
             X = sp.csr_array(
@@ -143,8 +157,8 @@ class AffinityInput:
             self._key_scale = local_scale(distances)
         return neighbor_affinity(distances, self._n_neighbors, weighting=self._weighting, key_scale=self._key_scale)
 
-    def _check_kernel(self, X: Any) -> None:
-        """What the expressive kernel cannot be had with."""
+    def _check_kernel(self) -> None:
+        """Refuse the parameters that the expressive kernel does not go with."""
         if self.kernel == "softmax":
             return
         needed: dict[str, list[Any]] = {
@@ -160,7 +174,10 @@ class AffinityInput:
                     f"kernel='expressive' needs {name}={values[0]!r}, but it is {given!r}: scores enter one by one, "
                     "and their sign is free. Set it back, or use kernel='softmax'."
                 )
-        if isinstance(X, LinearOperator):
+
+    def _check_operator(self, X: Any) -> None:
+        """Refuse a LinearOperator for the expressive kernel."""
+        if self._fitted.kernel != "softmax" and isinstance(X, LinearOperator):
             raise ValueError(
                 "kernel='expressive' looks at affinities one by one, but X is a LinearOperator, which has products "
                 "only. Pass a sparse matrix, or use kernel='softmax'."

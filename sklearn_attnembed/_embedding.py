@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._affinity_input import FORMATS, NEIGHBORS, PAIRWISE, AffinityInput
+from ._affinity_input import FORMATS, NEIGHBORS, PAIRWISE, AffinityInput, Fitted
 from ._core import expressive, operators, solver
 from ._core.problem import Look, Problem, Strategy
 from ._core.response import Model, responder
@@ -345,7 +345,8 @@ class AttentionEmbedding(
 
     def _fit(self, X: Any, task: FitTask) -> float:
         """Validate, solve, store; return the last displacement."""
-        self._check_kernel(X)
+        self._check_kernel()
+        self._fitted = Fitted(self.affinity, self.kernel, float(self.temperature), int(self.walk_length))
         A, dtype = self._training_affinities(X)
         P, isolated = operators.row_stochastic(A, dtype)
         if isolated.all():
@@ -464,10 +465,10 @@ class AttentionEmbedding(
         True
         """
         check_is_fitted(self)
-        if self.affinity != "bipartite":
+        if self._fitted.affinity != "bipartite":
             raise ValueError(
                 f"transform_keys embeds new columns of a table, which only affinity='bipartite' has, but affinity="
-                f"{self.affinity!r}. For new samples use transform."
+                f"{self._fitted.affinity!r}. For new samples use transform."
             )
         X = check_array(X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], input_name="X")
         if X.shape[0] != self._sizes[0]:
@@ -519,10 +520,10 @@ class AttentionEmbedding(
         [1, 2, 3, 4, 5, 6, 7]
         """
         check_is_fitted(self)
-        if self.affinity != "bipartite":
+        if self._fitted.affinity != "bipartite":
             raise ValueError(
                 f"recommend ranks the columns of a table, which only affinity='bipartite' has, but affinity="
-                f"{self.affinity!r}."
+                f"{self._fitted.affinity!r}."
             )
         if not isinstance(n_items, Integral) or not 1 <= n_items <= self.n_features_in_:
             raise ValueError(
@@ -530,8 +531,8 @@ class AttentionEmbedding(
                 "or fit more columns."
             )
         P, isolated = self._query_affinities(X)
-        queries = self._respond(self._model, P, isolated) / self.temperature
-        log_f = (lambda scores: scores) if self.kernel == "softmax" else expressive.MODEL.log_value
+        queries = self._respond(self._model, P, isolated) / self._fitted.temperature
+        log_f = (lambda scores: scores) if self._fitted.kernel == "softmax" else expressive.MODEL.log_value
         with np.errstate(divide="ignore"):
             popularity = np.log(self.key_weight_)
         items, scores = np.empty((len(queries), n_items), np.intp), np.empty((len(queries), n_items))
@@ -669,7 +670,7 @@ class AttentionEmbedding(
     def _respond(self, model: Model, P: Any, isolated: Any) -> Vectors:
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
         bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1])
-        if self.kernel == "expressive":
+        if self._fitted.kernel == "expressive":
             pieces: Any = operators.blocked(sp.csr_array(P), bounds).pieces
             return self._by_block(model, isolated, bounds, lambda block: expressive.respond(pieces[block], model))
         # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.

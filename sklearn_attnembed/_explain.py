@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
 from sklearn.utils.validation import check_is_fitted
 
-from ._affinity_input import NEIGHBORS, PAIRWISE
+from ._affinity_input import NEIGHBORS, PAIRWISE, Fitted
 from ._core import expressive, operators
 from ._core.normalizer import attention_rows
 from ._extras import import_extra
@@ -29,10 +29,7 @@ _BLOCK_ELEMENTS = 2**22
 class ExplainMixin:
     """The part of AttentionEmbedding that looks back: exact attention, likelihood, and tables of both."""
 
-    affinity: Any
-    kernel: str
-    temperature: float
-    walk_length: int
+    _fitted: Fitted
     n_jobs: int | None
     embedding_: Vectors
     key_embedding_: Vectors
@@ -85,8 +82,8 @@ class ExplainMixin:
 
     def _log_weights(self, queries: Vectors) -> Float64:
         """``log(w_j f(s_ij))``, over all keys; those without weight count as if they had it."""
-        scores = queries.astype(np.float64) @ self.key_embedding_.T.astype(np.float64) / self.temperature
-        log_f = scores if self.kernel == "softmax" else expressive.MODEL.log_value(scores)
+        scores = queries.astype(np.float64) @ self.key_embedding_.T.astype(np.float64) / self._fitted.temperature
+        log_f = scores if self._fitted.kernel == "softmax" else expressive.MODEL.log_value(scores)
         return log_f + self._log_key_weight()
 
     # likelihood --------------------------------------------------------------------------------------
@@ -151,10 +148,10 @@ class ExplainMixin:
 
     def _pull(self, embedding: Vectors, P: Any) -> Float64:
         """``sum_j P_ij log(w_j f(s_ij))``; keys without weight count as if they had it."""
-        if self.kernel == "softmax":
-            pull = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)) / self.temperature
+        if self._fitted.kernel == "softmax":
+            pull = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)) / self._fitted.temperature
         else:
-            pull = -expressive.pull(sp.csr_array(P), embedding, self.key_embedding_, 1 / self.temperature).loss
+            pull = -expressive.pull(sp.csr_array(P), embedding, self.key_embedding_, 1 / self._fitted.temperature).loss
         return pull + P @ self._log_key_weight()
 
     def _log_key_weight(self) -> Float64:
@@ -167,8 +164,8 @@ class ExplainMixin:
             embedding,
             self.key_embedding_[self._active_keys],
             key_weight=self.key_weight_[self._active_keys],
-            kernel="softmax" if self.kernel == "softmax" else expressive.weight,
-            temperature=self.temperature,
+            kernel="softmax" if self._fitted.kernel == "softmax" else expressive.weight,
+            temperature=self._fitted.temperature,
             n_jobs=self.n_jobs,
         )
 
@@ -257,7 +254,7 @@ class ExplainMixin:
 
     def _key_names(self) -> Any:
         """Names of the keys, where columns are keys and have names, or their numbers."""
-        names = getattr(self, "feature_names_in_", None) if self.affinity in (*PAIRWISE, "bipartite") else None
+        names = getattr(self, "feature_names_in_", None) if self._fitted.affinity in (*PAIRWISE, "bipartite") else None
         return np.arange(len(self.key_embedding_)) if names is None else names
 
     def explain_rows(self, X: Any = None, *, rows: Any = None) -> "DataFrame":
@@ -419,20 +416,20 @@ class ExplainMixin:
     def _walk(self, P: Any, steps: list[Any]) -> Any:
         """The average of walks from rows with affinities `P`: what their attention is to reproduce."""
         total = walk = P
-        for _ in range(self.walk_length - 1):
+        for _ in range(self._fitted.walk_length - 1):
             for step in steps:
                 walk = walk @ step
             total = total + walk
-        return total / self.walk_length
+        return total / self._fitted.walk_length
 
     def _steps(self) -> list[Any]:
         """What one step of a walk multiplies by: the keys' own relations; to the other side, and back."""
-        if self.walk_length == 1:
+        if self._fitted.walk_length == 1:
             return []
         A = self._training_rows(slice(None))
-        if self.affinity == "bipartite":
+        if self._fitted.affinity == "bipartite":
             return [operators.row_stochastic((sp.diags_array(self._row_sums) @ A).T, A.dtype)[0], A]
-        return [operators.row_stochastic(A + A.T, A.dtype)[0] if self.affinity in NEIGHBORS else A]
+        return [operators.row_stochastic(A + A.T, A.dtype)[0] if self._fitted.affinity in NEIGHBORS else A]
 
 
 def _numbers(n_rows: int, rows: Any) -> Integers:

@@ -239,7 +239,7 @@ class AttentionScoresDisplay:
             labels = partition(keys, 8, 0)
         labels = as_key_labels(labels, keys)
         queries = estimator.embedding_ if X is None else estimator.transform(X)
-        are_keys = X is None and estimator.affinity != "bipartite"
+        are_keys = X is None and estimator._fitted.affinity != "bipartite"
         order = _along(keys, labels)
         edges = np.linspace(0, len(keys), min(len(keys), _PIXELS) + 1).astype(int)
         rows = order[_even(len(order))] if are_keys else _even(len(queries))

@@ -664,3 +664,26 @@ def test_finds_communities(graph):
     A, y = graph
     labels = KMeans(4, n_init=3, random_state=0).fit_predict(embedding(walk_length=3).fit_transform(A))
     assert normalized_mutual_info_score(y, labels) > 0.9
+
+
+# What was fitted ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("affinity", ["precomputed", "bipartite", "nearest_neighbors"])
+def test_parameters_set_after_fit_wait_for_the_next_fit(affinity, digits, graph, counts):
+    """Every method goes on with the parameters that the model was fitted with."""
+    X = training_data(affinity, digits, graph, counts)
+
+    def answers(model):
+        found = [model.transform(X[:7]), model.score(X[:20]), model.attention_scores(X[:3])]
+        found += [model.explain_rows(rows=range(5)).to_numpy(), model.explain(0)["target"].to_numpy()]
+        if affinity == "bipartite":
+            found += [*model.recommend(X[:4], 5), model.transform_keys(X[:, :2])]
+        return found
+
+    model = embedding(affinity, walk_length=2).fit(X)
+    before = answers(model)
+    model.set_params(
+        temperature=0.9, walk_length=1, kernel="expressive", n_components=3, normalizer="exact", n_clusters=2,
+        affinity="bipartite" if affinity == "precomputed" else "precomputed", n_neighbors=2, weighting="uniform",
+    )  # fmt: skip
+    for here, there in zip(answers(model), before, strict=True):
+        assert_array_equal(here, there)
