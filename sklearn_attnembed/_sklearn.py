@@ -97,6 +97,17 @@ def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:
     return weight
 
 
+class _OtherVersionWarning(InconsistentVersionWarning):
+    """scikit-learn's, in our words."""
+
+    def __str__(self) -> str:
+        return (
+            f"Unpickling {self.estimator_name}: a pickle holds for the version that wrote it alone, but this one was "
+            f"written by {self.original_sklearn_version} and is read by {self.current_sklearn_version}. What it gives "
+            "may be wrong: fit again, or write files that last by sklearn_attnembed.save in the version that wrote it."
+        )
+
+
 class BaseEstimator(_BaseEstimator):
     """scikit-learn's, with what that does for its own alone: a version in the state, links to their pages."""
 
@@ -109,9 +120,9 @@ class BaseEstimator(_BaseEstimator):
     def __setstate__(self, state):
         state = dict(state)
         stored = state.pop("_attnembed_version", __version__)
-        if _release(stored) > _release(__version__):
+        if stored != __version__:
             warn(
-                InconsistentVersionWarning(
+                _OtherVersionWarning(
                     estimator_name=type(self).__name__,
                     current_sklearn_version=f"sklearn_attnembed {__version__}",
                     original_sklearn_version=f"sklearn_attnembed {stored}",
@@ -151,10 +162,6 @@ class FitTask:
         if task is None:
             return False
         return task.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes=attributes, **self._data)
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def cluster_centers(X: Vectors, weights: Vectors | None, n_clusters: int, random_state: int) -> Vectors:

@@ -645,8 +645,9 @@ def test_saved_and_loaded(tmp_path, digits):
         assert_array_equal(copy.transform(X[:5]), model.transform(X[:5]))
     state = model.__getstate__()
     assert state["_attnembed_version"]
-    with pytest.warns(InconsistentVersionWarning, match="sklearn_attnembed 99"):
-        clone(model).__setstate__({**state, "_attnembed_version": "99.0"})
+    for version in ("0.0.9", "99.0", "2.dev0"):
+        with pytest.warns(InconsistentVersionWarning, match=f"sklearn_attnembed {version}"):
+            clone(model).__setstate__({**state, "_attnembed_version": version})
 
 
 def test_classifies_better_than_raw_pixels(digits):
