@@ -300,7 +300,7 @@ class Estimator:
 
     def estimate(self, X: Array, method: str, run: Runner, with_error: bool = False) -> tuple[Array, Array]:
         """`log_z` of any number of queries, block by block on threads."""
-        blocks = self._blocks(len(X), method, with_error)
+        blocks = self._blocks(len(X), method)
         parts = run(lambda b: self.log_z(X[blocks[b]].astype(np.float64), method, with_error), range(len(blocks)))
         log_z, error = (np.concatenate(column) for column in zip(*parts, strict=True))
         return log_z, error
@@ -311,13 +311,12 @@ class Estimator:
         parts = run(lambda b: self.log_mass(X[blocks[b]].astype(np.float64), method), range(len(blocks)))
         return np.concatenate(list(parts))
 
-    def _blocks(self, n: int, method: str, with_error: bool = False) -> list[slice]:
+    def _blocks(self, n: int, method: str) -> list[slice]:
         if method == "neighbors" and self.summary.cells is not None:
             return _slices(n, query_rows(n, self.summary.cells, self.plan.n_exact))
         if method == "exact":
             return _slices(n, int(np.clip(-(-n // 8), 64, 256)))
-        surveyed = with_error or method in ("control_variate", "sampling")
-        return self._small_blocks(n, surveyed)
+        return self._small_blocks(n, method in ("control_variate", "sampling"))
 
     def _small_blocks(self, n: int, surveyed: bool) -> list[slice]:
         """Blocks whose scores, with the sampled keys if they are asked for, stay in the cache."""
@@ -377,13 +376,19 @@ class Estimator:
         log_z = logsumexp(gaussian_log_mass(X, statistics, kernel, self.plan.beta, self.summary.tails), axis=1)
         if not with_error:
             return log_z, np.zeros(len(X))
+        blocks = self._small_blocks(len(X), True)
+        return log_z, np.concatenate([self._mixture_error(X[rows], log_z[rows]) for rows in blocks])
+
+    def _mixture_error(self, X: Array, log_z: Array) -> Array:
+        """Standard error of the mixture's log Z, from the sample."""
         moments = self._moments(X)
         sampled, noise = self._survey(X, moments, census=self._not_itself(X, moments[1]))
         residual = log_difference(log_z, sampled)
         # Nobody says whether a query is a key: then its own term is a part of Z that no mixture has.
         own = self.plan.kernel.log_value(self.plan.beta * np.einsum("ij,ij->i", X, X)) - sampled
         itself = np.log1p(np.exp(np.clip(own, None, 700), where=np.isfinite(own), out=np.zeros(len(X))))
-        return log_z, np.hypot(np.hypot(np.clip(residual, -700, 700), noise), itself)
+        error: Array = np.hypot(np.hypot(np.clip(residual, -700, 700), noise), itself)
+        return error
 
     def _not_itself(self, X: Array, mean: Array) -> Census:
         """No census, but a sample without the query: what it stands for it would stand for with its largest term."""
