@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._core.kernels import KERNELS, expressive_value
 from ._core.normalizer import attention_rows
-from ._core.operators import block_runner
+from ._core.operators import block_runner, canonical
 from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, warn
 from ._typing import KernelName, MatrixLike, RandomState, Vectors
 
@@ -168,7 +168,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             raise ValueError(
                 f"landmarks were given, but method={self.method!r} has none. Use method='landmarks', or leave them out."
             )
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        X = validate_data(self, canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32])
         if self.method == "landmarks":
             self.landmarks_ = self._find_landmarks(X)
         elif self.method == "exact":
@@ -217,7 +217,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             One column for each landmark or component, or ``d (d + 1) / 2`` for ``method="exact"``.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         if self.method == "exact":
             features = self._products.transform(X)
             if sp.issparse(features):

@@ -72,6 +72,12 @@ def words(texts=TEXTS, **params):
     return AttentionWordVectors(2, **{"min_count": 1, "tol": 0, "max_iter": 3, "random_state": 0, **params}).fit(texts)
 
 
+def out_of_range():
+    matrix = sp.csr_array(POINTS)
+    matrix.indices[3] = 99
+    return matrix
+
+
 def refitted(model, X, **params):
     return model.set_params(**params).fit(X)
 
@@ -302,6 +308,10 @@ MESSAGES = {
     "kernel, a negative function": (
         lambda: attention_scores(POINTS, kernel=np.negative), ValueError,
         "A function given as kernel", "finite and non-negative", "is -", "clip it, or raise the temperature",
+    ),
+    "sparse, arrays that do not fit together": (
+        lambda: ExpressiveKernel(n_components=2).fit(out_of_range()), ValueError,
+        "X", "must be a sparse matrix whose arrays fit together", "has index 99, out of range for 5", "Build it anew",
     ),
     "ExpressiveKernel, no features": (
         lambda: ExpressiveKernel("softmax", method="exact").fit(POINTS), ValueError,

@@ -1,5 +1,7 @@
 """Affinities: rows sum to one, dense = sparse = operator, walks, untouched inputs."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -75,3 +77,107 @@ def test_blocks_do_not_straddle_groups():
     bounds = operators.row_blocks([1000, 3, 5000], 128)
     assert_array_equal(np.concatenate([np.arange(b.start, b.stop) for b in bounds]), np.arange(6003))
     assert {1000, 1003} <= {b.stop for b in bounds}
+
+
+# Canonical copies ------------------------------------------------------------------------------------------
+SPARSE = [
+    f"{kind}_{flavor}" for kind in ("csr", "csc", "coo", "bsr", "lil", "dok", "dia") for flavor in ("array", "matrix")
+]
+
+
+def arrays(matrix):
+    return {name: value.copy() for name, value in vars(matrix).items() if isinstance(value, np.ndarray)}
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, bool])
+def test_canonical_of_every_format(kind, dtype):
+    wanted = (A > 0).astype(dtype)
+    matrix = getattr(sp, kind)(wanted)
+    before = arrays(matrix)
+    found = operators.canonical(matrix)
+    assert isinstance(found, sp.csr_array)
+    assert found.dtype == (np.float32 if dtype == np.float32 else np.float64)
+    assert found.indices.dtype == found.indptr.dtype == np.int32
+    assert np.array_equal(found.toarray(), wanted)
+    for name, value in before.items():
+        assert_array_equal(getattr(matrix, name), value)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_canonical_sums_split_entries_whatever_flags_say(kind, flag):
+    parts = np.array([100, 28, 5, 0], np.int8), ([0, 0, 1, 2], [2, 2, 0, 1])
+    matrix = sp.csr_array((parts[0], np.array([2, 2, 0, 1]), np.array([0, 2, 3, 4])), shape=(3, 3)).asformat(kind)
+    if kind == "coo":
+        matrix = sp.coo_array(parts, shape=(3, 3))
+    matrix.has_canonical_format = flag
+    found = operators.canonical(matrix)
+    assert_array_equal(found.toarray(), [[0, 0, 128], [5, 0, 0], [0, 0, 0]])
+    assert found.nnz == 3
+    assert len(matrix.data) == 4
+
+
+def test_canonical_sorts_whatever_flags_say():
+    matrix = sp.csr_array((np.array([1.0, 2.0, 3.0, 4.0]), np.array([0, 1, 3, 2]), np.array([0, 4])), shape=(1, 4))
+    matrix.has_sorted_indices = matrix.has_canonical_format = True
+    assert_array_equal(operators.canonical(matrix).indices, np.arange(4))
+    assert_array_equal(matrix.indices, [0, 1, 3, 2])
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_canonical_shares_what_is_canonical(wide):
+    matrix = sp.csr_array(A)
+    if wide:
+        matrix.indices, matrix.indptr = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
+    found = operators.canonical(matrix)
+    assert np.shares_memory(found.data, matrix.data)
+    assert np.shares_memory(found.indices, matrix.indices) is not wide
+    assert found.indices.dtype == found.indptr.dtype == np.int32
+    assert operators.canonical(A) is A
+
+
+DEFECTS = {
+    "column out of range": ("csr", "indices", [0, 99, 1], "index 99, out of range for 3"),
+    "column below zero": ("csr", "indices", [0, -1, 1], "index -1, out of range for 3"),
+    "row out of range": ("csc", "indices", [0, 2**31 - 1, 1], "index 2147483647, out of range for 3"),
+    "block out of range": ("bsr", "indices", [0, 7, 1], "index 7, out of range for 3"),
+    "indices that are no integers": ("csr", "indices", [0.0, 1.0, 2.0], "indices of type float64, not integers"),
+    "fewer indices than values": ("csr", "indices", [0, 1], "data of shape (3,), but indices of shape (2,)"),
+    "fewer values than indices": ("csc", "data", [1.0, 2.0], "data of shape (2,), but indices of shape (3,)"),
+    "flat blocks": ("bsr", "data", [1.0, 2.0, 3.0], "data of shape (3,), but indices of shape (3,)"),
+    "blocks that do not fit": ("bsr", "data", np.ones((3, 2, 2)), "blocks of shape (2, 2)"),
+    "a short indptr": ("csr", "indptr", [0, 3], "indptr of shape (2,) and type int64, not 4 integers"),
+    "an indptr that is none": ("csr", "indptr", [0.0, 1.0, 2.0, 3.0], "type float64, not 4 integers"),
+    "an indptr that falls": ("csr", "indptr", [0, 2, 1, 3], "does not rise from 0 to at most its number of indices, 3"),
+    "an indptr that starts late": ("csc", "indptr", [1, 2, 3, 3], "does not rise from 0"),
+    "an indptr beyond": ("bsr", "indptr", [0, 1, 2, 9], "does not rise from 0"),
+    "row of an entry out of range": ("coo", "row", [0, 1, 3], "index 3, out of range for 3"),
+    "column of an entry below zero": ("coo", "col", [0, 1, -5], "index -5, out of range for 3"),
+    "too few rows": ("coo", "row", [0, 1], "(3,) values, but (2,) rows and (3,) columns"),
+    "lists out of range": ("lil", "rows", [[0], [9], [1]], "index 9, out of range for 3"),
+    "lists of other lengths": ("lil", "rows", [[0, 1], [1], [1]], "rows with other numbers of values than of columns"),
+    "too few diagonals": ("dia", "offsets", [0, 1], "offsets [0 1] of type int64 for values of shape (1, 3)"),
+    "a diagonal far away": ("dia", "offsets", [2**40], "out of range for 2147483648"),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_canonical_refuses_arrays_that_do_not_fit_together(name):
+    kind, attribute, value, message = DEFECTS[name]
+    matrix = sp.eye_array(3).asformat(kind)
+    if kind == "lil":
+        matrix.rows[:] = value
+    else:
+        setattr(matrix, attribute, np.array(value))
+    with pytest.raises(ValueError, match=f"graph must be .* but as {kind} .*{re.escape(message)}.* Build it anew"):
+        operators.canonical(matrix, "graph")
+
+
+def test_canonical_refuses_keys_out_of_range_and_one_dimension():
+    matrix = sp.dok_array((3, 3))
+    dict.__setitem__(matrix._dict if hasattr(matrix, "_dict") else matrix, (0, 9), 1.0)
+    with pytest.raises(ValueError, match="index 9, out of range for 3"):
+        operators.canonical(matrix)
+    with pytest.raises(ValueError, match="1 dimensions, not 2"):
+        operators.canonical(sp.coo_array(np.ones(3)))
