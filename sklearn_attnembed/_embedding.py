@@ -30,6 +30,7 @@ from ._sklearn import (
     cluster_centers,
     partition,
     warn,
+    whole_or_as_before,
     with_callbacks,
 )
 from ._typing import Affinity, Float64, Integers, MatrixLike, RandomState, Relations, Vectors, Weighting
@@ -296,6 +297,7 @@ class AttentionEmbedding(
         self.verbose = verbose
 
     # fit and transform -------------------------------------------------------------------------------
+    @whole_or_as_before("_vectors", "_sizes")
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Relations, y: None = None) -> Self:
@@ -326,13 +328,7 @@ class AttentionEmbedding(
             If rows have no affinity, or `n_neighbors` was clipped.
         """
         task = FitTask(self, X, y, self.max_iter)
-        before = dict(self.__dict__)
-        try:
-            displacement = self._fit(X, task)
-        except BaseException:  # interrupted too: the model stays what it was
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+        displacement = self._fit(X, task)
         task.end()
         _warn_isolated(self.isolated_)
         if not self.converged_ and self.tol > 0 and self.n_iter_ == self.max_iter:  # not stopped by a callback
@@ -388,7 +384,6 @@ class AttentionEmbedding(
 
     def _keep(self, A: Any, P: Any) -> None:
         """Keep the affinities, to explain them, where they have rows."""
-        self.__dict__.pop("affinity_matrix_", None)
         if not isinstance(P, LinearOperator):
             self.affinity_matrix_ = P
             self._row_sums = np.asarray(A.sum(axis=1)).ravel() if self.affinity == "bipartite" else None

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ._core.kernels import KERNELS, expressive_value
 from ._core.normalizer import attention_rows
 from ._core.operators import block_runner, canonical
-from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, warn
+from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, warn, whole_or_as_before
 from ._typing import KernelName, MatrixLike, RandomState, Vectors
 
 
@@ -138,6 +138,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.normalize = normalize
         self.random_state = random_state
 
+    @whole_or_as_before()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: MatrixLike, y: Any = None) -> Self:
         """Find the landmarks, or draw the sketch.

@@ -22,6 +22,7 @@ from ._sklearn import (
     available_if,
     check_key_weight,
     cluster_centers,
+    whole_or_as_before,
 )
 from ._typing import Float64, Integers, KernelLike, RandomState, Vectors
 
@@ -242,6 +243,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.random_state = random_state
         self.n_jobs = n_jobs
 
+    @whole_or_as_before()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Take in the keys.
@@ -276,6 +278,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
 
     @available_if(_can_forget)
+    @whole_or_as_before(anew=False)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Take in more keys, in one pass and without keeping them.
@@ -325,6 +328,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
 
     @available_if(_can_forget)
+    @whole_or_as_before(anew=False)
     def merge(self, other: "NormalizerEstimator") -> Self:
         """Take in the keys of another estimator, so that shards can be fitted apart.
 

@@ -5,6 +5,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from numbers import Number
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,6 +63,7 @@ __all__ = [
     "available_if",
     "validate_params",
     "warn",
+    "whole_or_as_before",
     "with_callbacks",
 ]
 
@@ -129,6 +131,33 @@ class BaseEstimator(_BaseEstimator):
                 )
             )
         super().__setstate__(state)
+
+
+def whole_or_as_before(*kept: str, anew: bool = True) -> "Callable[[_Function], _Function]":
+    """Decorate a method that fits: where it raises, or is interrupted, the estimator is what it was before.
+
+    A fit `anew` starts without anything that the last one set but the attributes `kept`.
+    """
+
+    def decorate(method: Any) -> Any:
+        @wraps(method)
+        def fit(estimator: Any, *args: Any, **kwargs: Any) -> Any:
+            before = vars(estimator)
+            set_by_fit = before.get("_set_by_fit", [])
+            lasting = set(before) - {"_set_by_fit", *set_by_fit}  # parameters and settings
+            start = lasting.union(kept if anew else set_by_fit)
+            try:
+                estimator.__dict__ = {name: value for name, value in before.items() if name in start}
+                result = method(estimator, *args, **kwargs)
+                estimator._set_by_fit = [name for name in vars(estimator) if name not in lasting]
+            except BaseException:
+                estimator.__dict__ = before
+                raise
+            return result
+
+        return fit
+
+    return decorate
 
 
 class FitTask:

@@ -16,7 +16,7 @@ from sklearn.utils import metadata_routing
 from sklearn.utils.validation import check_is_fitted
 
 from ._embedding import AttentionEmbedding
-from ._sklearn import BaseEstimator, Interval, _fit_context, warn
+from ._sklearn import BaseEstimator, Interval, _fit_context, warn, whole_or_as_before
 from ._typing import Analyzer, Documents, RandomState, Vectors
 from .affinity import cooccurrence
 from .affinity._words import PARAMETER_CONSTRAINTS, documents_to_words
@@ -139,6 +139,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    @whole_or_as_before()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, documents: Documents, y: Any = None) -> Self:
         """Learn vectors of the words.
