@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
+from scipy.special import expit
 from scipy.stats import norm
 
-from sklearn_attnembed._core.kernels import EXPRESSIVE, KERNELS, SOFTMAX, SQUARED, squared_features
+from sklearn_attnembed._core.kernels import EXPRESSIVE, KERNELS, SOFTMAX, SQUARED, as_kernel, squared_features
 
 GRID = [(m, v) for m in (-3.0, -0.4, 0.0, 1e-3, 0.7, 5.0) for v in (1e-6, 0.05, 0.1, 0.3, 2.0, 40.0)]
 KINDS = pytest.mark.parametrize("kernel", KERNELS.values(), ids=list(KERNELS))
@@ -38,6 +39,30 @@ def test_derivatives_are_finite_differences(kernel, m, v):
     dm, dv = kernel.derivatives(np.array([m]), np.array([v]))
     assert_allclose(dm[0], (g(m + h, v) - g(m - h, v)) / (2 * h), rtol=1e-5, atol=1e-7)
     assert_allclose(dv[0], (g(m, v * (1 + h)) - g(m, v * (1 - h))) / (2 * h * v), rtol=1e-5, atol=1e-7)
+
+
+LITTLE = pytest.mark.parametrize("v", [0.0, 5e-324, 1e-300, 1e-40, 1e-20, 1e-10])
+
+
+@LITTLE
+@pytest.mark.parametrize("m", [-600.0, -3.0, 0.7, 40.0, 500.0])
+def test_derivatives_of_functions_at_no_variance(m, v):
+    """In the limit they are those of log f, not rounding divided by nothing."""
+    where = np.array([m]), np.array([v])
+    assert_allclose(np.ravel(as_kernel(np.exp).derivatives(*where)), [1, 0.5], rtol=1e-4)
+    p = expit(-m)
+    slope, curvature = np.ravel(as_kernel(expit).derivatives(*where))
+    assert_allclose(slope, p, rtol=1e-4, atol=1e-6)
+    assert_allclose(curvature, p * (2 * p - 1) / 2, rtol=1e-4, atol=1e-5)
+
+
+@LITTLE
+@pytest.mark.parametrize("m", [0.0, 1e-30, -1e-9])
+def test_derivatives_of_functions_near_zero(m, v):
+    """Rounding stays rounding in a Taylor series."""
+    slope, curvature = np.ravel(as_kernel(np.exp).derivatives(np.array([m]), np.array([v])))
+    assert abs(slope - 1) * np.sqrt(v) < 1e-13
+    assert abs(curvature - 0.5) * v < 1e-13
 
 
 @KINDS

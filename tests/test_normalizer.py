@@ -110,6 +110,21 @@ def test_one_cluster_per_key_is_exact(kernel, method):
         assert error(model, keys=KEYS[:60]) < 1e-9
 
 
+@pytest.mark.parametrize("function", [expit, np.exp, np.square, np.abs, lambda s: 1 / (1 + s * s)], ids=str)
+@pytest.mark.parametrize("copies", [1, 3])
+def test_cluster_of_one_key(function, copies):
+    """Its scores have no variance: a regression on them has nothing to say."""
+    rng = np.random.default_rng(0)
+    keys = np.concatenate([rng.standard_normal((8000, 2)), np.full((copies, 2), 60.3)])
+    queries = 3 * rng.standard_normal((300, 2))
+    model = make("neighbors", function, n_clusters=3, temperature=10).fit(keys)
+    assert copies in model.weights_
+    log_z, std = model.score_samples(queries, return_std=True)
+    gap = np.abs(log_z - model.score_samples_exact(queries))
+    assert np.all(gap < 0.03)
+    assert np.all(gap < 10 * std)
+
+
 @pytest.mark.parametrize("method", ["control_variate", "sampling", "neighbors"])
 def test_all_keys_drawn_or_reached_is_exact(method):
     model = make(method, n_samples=3000, n_exact=3000, temperature=0.1).fit(KEYS)

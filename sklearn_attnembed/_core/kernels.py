@@ -20,6 +20,8 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 # Below this variance the quadrature is exact to machine precision for the expressive kernel (its poles, at
 # +-i, are far away in units of the standard deviation) and, unlike the closed form, it does not cancel.
 _SMALL_VARIANCE = 0.1
+# Least standard deviation, relative to the mean, over which the derivatives of a callable are taken.
+_NARROWEST = 1e-5
 
 
 class Kernel(NamedTuple):
@@ -180,13 +182,14 @@ def _from_callable(f: Callable[[Array], Array]) -> Kernel:
         return out
 
     def derivatives(m: Array, v: Array) -> tuple[Array, Array]:  # by Stein's identity: no derivative of f
-        v = np.maximum(v, np.finfo(np.float64).tiny)
-        scale = np.sqrt(v)
+        # Over a narrower range differences of f are rounding.
+        scale = np.maximum(np.sqrt(v), _NARROWEST * np.abs(m))
+        scale = np.where(scale > 1e-150, scale, _NARROWEST)
         values = [(node, weight * value(m + scale * node)) for node, weight in zip(_NODES, _WEIGHTS, strict=True)]
         total = np.maximum(sum(part for _, part in values), np.finfo(np.float64).tiny)
-        slope = sum(node * part for node, part in values) / scale
-        curvature = sum((node * node - 1) * part for node, part in values) / v
-        return slope / total, curvature / (2 * total)
+        slope = sum(node * part for node, part in values) / total
+        curvature = sum((node * node - 1) * part for node, part in values) / total
+        return slope / scale, curvature / scale / scale / 2
 
     name = getattr(f, "__name__", type(f).__name__)
     return Kernel(name, lambda s: _log(value(s)), lambda m, v: _log(_quadrature(value, m, v)), derivatives)

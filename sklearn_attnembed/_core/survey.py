@@ -17,7 +17,7 @@ Marks = NDArray[np.uint64]
 Ledger = list[tuple[Marks, Array]]
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
-# A score's standard deviation is not taken below this part of its size: what is less is rounding.
+# A standard deviation of scores below this part of their size is rounding.
 _ROUNDING = 1e-12
 _TINY = np.finfo(np.float64).tiny
 # Keys that tell a kurtosis: so many are enough, fewer than so many are not.
@@ -143,7 +143,8 @@ class _Controls(NamedTuple):
     """The regressors a_1 t and a_2 (t^2 - 1), t the score standardised in its cluster, and the offset E f.
 
     Their means over all keys of a cluster are zero. The a are the Hermite coefficients of f under the Gaussian, so that
-    a regression with two coefficients for all clusters fits.
+    a regression with two coefficients for all clusters fits; divided by the largest, so that squares neither overflow
+    nor vanish. They are zero where all scores of a cluster are one to rounding.
     """
 
     offset: Array
@@ -154,11 +155,14 @@ class _Controls(NamedTuple):
 
     @classmethod
     def of(cls, mean: Array, variance: Array, kernel: Kernel, reference: Array, quadratic: bool) -> "_Controls":
-        deviation = np.maximum(np.sqrt(variance), _ROUNDING * np.sqrt(mean**2 + variance) + 1e-150)
+        deviation = np.sqrt(variance)
+        spread = deviation > _ROUNDING * np.abs(mean)
+        deviation, variance = np.where(spread, deviation, 1), np.where(spread, variance, 0)
         # No cluster's mean term is taken above the largest term seen: a Gaussian's tail may promise far more.
         offset = np.exp(np.minimum(kernel.log_expectation(mean, variance) - reference[:, None], 0))
         slope, curvature = kernel.derivatives(mean, variance)
-        return cls(offset, offset * deviation * slope, offset * variance * curvature * quadratic, mean, 1 / deviation)
+        linear, squared = offset * (spread * deviation * slope), offset * (variance * curvature) * quadratic
+        return cls(offset, _to_one(linear), _to_one(squared), mean, 1 / deviation)
 
     def spread(self, counts: Integers, scores: Array) -> tuple[Array, Array, Array]:
         """Offset and regressors of every sampled key; `scores` are overwritten."""
@@ -182,6 +186,13 @@ class _Controls(NamedTuple):
             np.einsum("ij,ij->i", t, self.linear),
             np.einsum("ij,ij->i", squares, self.quadratic),
         )
+
+
+def _to_one(coefficients: Array) -> Array:
+    """Rows divided by their largest entry in size."""
+    largest = np.abs(coefficients).max(axis=1, keepdims=True)
+    scaled: Array = coefficients / np.where(largest > 0, largest, 1)
+    return scaled
 
 
 class _Weights(NamedTuple):
