@@ -4,6 +4,7 @@ from ._attention import attention
 from ._embedding import AttentionEmbedding
 from ._kernel import ExpressiveKernel, expressive_kernel
 from ._normalizer import NormalizerEstimator
+from ._state import load, save
 from ._text import AttentionWordVectors
 from ._version import __version__
 
@@ -15,4 +16,6 @@ __all__ = [
     "__version__",
     "attention",
     "expressive_kernel",
+    "load",
+    "save",
 ]

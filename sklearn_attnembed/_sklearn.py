@@ -61,6 +61,9 @@ __all__ = [
     "_num_samples",
     "_safe_indexing",
     "available_if",
+    "check_params",
+    "neighbor_points",
+    "output_container",
     "validate_params",
     "warn",
     "whole_or_as_before",
@@ -215,3 +218,19 @@ def _labels(model: Any, X: Vectors, weights: Vectors | None = None) -> Integers:
     with block_runner(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine
         return model.fit_predict(X, sample_weight=weights)
+
+
+# What files of models hold -----------------------------------------------------------------------------
+def check_params(model: Any) -> None:
+    """Refuse invalid parameters, as `fit` does."""
+    model._validate_params()
+
+
+def neighbor_points(model: Any) -> Any:
+    """The points, or distances, that a NearestNeighbors was fitted on."""
+    return model._fit_X
+
+
+def output_container(model: Any) -> Any:
+    """What `set_output` was called with, if it was."""
+    return getattr(model, "_sklearn_output_config", {}).get("transform")

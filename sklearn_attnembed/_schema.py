@@ -1,0 +1,396 @@
+"""The language that files of models are described in, and the files themselves: arrays and JSON in one npz.
+
+Each kind of value knows how it is written, as a piece of JSON that refers to arrays, and how that is read and checked.
+Nothing in a file is ever executed, imported or unpickled.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+FLOATS, FLOAT64, BOOL = ("float32", "float64"), ("float64",), ("bool",)
+UINT64, INTEGERS = ("uint64",), ("int32", "int64")
+_NUMBERS = (*FLOATS, *BOOL, "float16", "uint8", "uint16", "uint32", *UINT64, "int8", "int16", *INTEGERS)
+# The array that holds the JSON, as bytes.
+_TREE = "model"
+# Bytes read at a time.
+_CHUNK = 2**24
+_NOT_FINITE = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+
+# Lengths of axes, by name: arrays have to fit together.
+Sizes = dict[str, int]
+
+
+class FileError(ValueError):
+    """A file that is not what it should be."""
+
+
+# Files -----------------------------------------------------------------------------------------------
+class Writer:
+    """What will be in a file: arrays by name, each content once."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.params, self.arrays = params, dict[str, NDArray[Any]]()
+        self._names: dict[Any, str] = {}
+
+    def array(self, value: Any, name: str) -> dict[str, str]:
+        """Take in an array and return the reference to it."""
+        value = np.asarray(value)
+        if value.dtype.name not in _NUMBERS:
+            self.refuse(name, f"an array of {value.dtype}")
+        name = self._names.setdefault(_digest(value), name)
+        self.arrays[name] = value
+        return {"array": name}
+
+    def refuse(self, name: str, what: str) -> NoReturn:
+        """Refuse a value that is no data."""
+        raise TypeError(
+            f"{name} must be made of numbers, strings, None, lists, tuples and numeric arrays to be saved, or be a "
+            f"function, of which the name is saved; but it is {what}. Replace it, or pickle the model."
+        )
+
+    def save(self, path: Path, tree: dict[str, Any]) -> None:
+        """Write the file, complete or not at all; the same bytes for the same content."""
+        text = json.dumps(tree, allow_nan=False, indent=1).encode()
+        arrays = {_TREE: np.frombuffer(text, np.uint8), **self.arrays}
+        partial = path.with_name(path.name + ".part")
+        try:
+            with zipfile.ZipFile(partial, "w") as archive:
+                for name, array in arrays.items():
+                    entry = zipfile.ZipInfo(f"{name}.npy")  # of 1980, whenever it is written
+                    entry.create_system = 3  # of Unix, wherever
+                    with archive.open(entry, "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, array, allow_pickle=False)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+class Reader:
+    """A file that is read, and the functions that it cannot hold."""
+
+    def __init__(self, path: Path, functions: Mapping[str, Any]) -> None:
+        self.path, self.functions = path, functions
+        self._archive = zipfile.ZipFile(path)
+        self._length = os.path.getsize(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archive.close()
+
+    def fail(self, name: str, rule: str, value: str) -> NoReturn:
+        """Refuse what the file holds."""
+        raise FileError(
+            f"{self.path}: {name} has to be {rule}, but is {value}. The file is damaged, or not one of "
+            "sklearn_attnembed.save: write it anew."
+        )
+
+    def function(self, parameter: str, what: str) -> Any:
+        """The function that was given for a parameter."""
+        if not callable(self.functions.get(parameter)):
+            raise ValueError(
+                f"{self.path}: {parameter} was the function {what}, and files hold no functions. Pass the same one: "
+                f"load(path, {parameter}=...)."
+            )
+        return self.functions[parameter]
+
+    def tree(self) -> Any:
+        """The JSON."""
+        return json.loads(self.array({"array": _TREE}, "the description").tobytes())
+
+    def array(self, node: Any, name: str) -> NDArray[Any]:
+        """The array that `node` refers to, in this machine's byte order."""
+        if not (isinstance(node, dict) and list(node) == ["array"] and isinstance(node["array"], str)):
+            self.fail(name, "a reference to an array", _short(node))
+        entry = f"{node['array']}.npy"
+        if entry not in self._archive.namelist():
+            self.fail(name, f"in the entry {entry}", "missing")
+        with self._archive.open(entry) as file:
+            shape, in_columns, dtype = _header(file)
+            left = self._archive.getinfo(entry).file_size - file.tell()
+            n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if dtype.newbyteorder("=").name not in _NUMBERS or left != n_bytes or left > self._room(entry):
+                self.fail(name, f"an array of numbers in {left} bytes", f"of {dtype} and shape {shape}")
+            flat = np.empty(n_bytes, np.uint8)
+            for start in range(0, n_bytes, _CHUNK):
+                part = flat[start : start + _CHUNK]
+                part[:] = np.frombuffer(file.read(len(part)), np.uint8)
+            file.read(1)  # the end is where the checksum is compared
+        array = flat.view(dtype).reshape(shape, order="F" if in_columns else "C")
+        return array.astype(dtype.newbyteorder("="), copy=False)
+
+    def _room(self, entry: str) -> float:
+        """Bytes that an entry may unfold to."""
+        is_stored = self._archive.getinfo(entry).compress_type == zipfile.ZIP_STORED
+        return self._length if is_stored else np.inf
+
+
+def _in_columns(array: NDArray[Any]) -> bool:
+    return array.flags.f_contiguous and not array.flags.c_contiguous
+
+
+def _digest(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bool, bytes]:
+    """What tells arrays apart: dtype, shape, order and content."""
+    plain = np.ascontiguousarray(array.T if _in_columns(array) else array)
+    return array.dtype.str, array.shape, _in_columns(array), blake2b(plain.data, digest_size=32).digest()
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype of an open npy."""
+    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    return reader[np.lib.format.read_magic(file)](file)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+# Kinds of values -------------------------------------------------------------------------------------
+class Kind:
+    """A kind of value."""
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        """The JSON that stands for `value`, whose arrays go to the file."""
+        raise NotImplementedError
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        """The value that the JSON stands for, checked; lengths of axes met for the first time are noted."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Scalar(Kind):
+    """A number, text or truth value."""
+
+    type: type
+    size: str = ""  # the axis whose length it is
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        value = self.type(value)
+        return value if not isinstance(value, float) or np.isfinite(value) else str(value)
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        if self.type is float and isinstance(node, str):
+            node = _NOT_FINITE.get(node, node)
+        if not isinstance(node, self.type) or (isinstance(node, bool) and self.type is not bool):
+            file.fail(name, f"of type {self.type.__name__}", _short(node))
+        if self.size and sizes.setdefault(self.size, node) != node:
+            file.fail(name, f"the length {self.size}, {sizes[self.size]}", str(node))
+        return node
+
+
+@dataclass(frozen=True)
+class Numbers(Kind):
+    """An array of one of some dtypes and shapes; `below` is what integers from 0, or `lowest`, on have to be below."""
+
+    dtypes: tuple[str, ...]
+    shapes: tuple[tuple[str | int, ...], ...]
+    below: str = ""
+    lowest: int = 0
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        return file.array(value, name)
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        array = file.array(node, name)
+        shape = next((shape for shape in self.shapes if len(shape) == array.ndim), None)
+        wanted: list[Any] = [sizes.get(str(axis), axis) for axis in shape or self.shapes[0]]
+        fits = shape is not None and all(isinstance(n, str) or n == m for n, m in zip(wanted, array.shape, strict=True))
+        if not fits or array.dtype.name not in self.dtypes:
+            rule = f"of shape {tuple(wanted)} and {' or '.join(self.dtypes)}"
+            file.fail(name, rule, f"of shape {array.shape} and {array.dtype}")
+        sizes |= {axis: n for axis, n in zip(shape or (), array.shape, strict=True) if isinstance(axis, str)}
+        if self.below and array.size and not (self.lowest <= array.min() and array.max() < sizes[self.below]):
+            rule = f"from {self.lowest} to {sizes[self.below] - 1}"
+            file.fail(name, rule, f"from {array.min()} to {array.max()}")
+        return array
+
+
+def numbers(dtypes: tuple[str, ...], *shape: str | int, below: str = "", lowest: int = 0) -> Numbers:
+    """An array of one shape."""
+    return Numbers(dtypes, (shape,), below, lowest)
+
+
+@dataclass(frozen=True)
+class Matrix(Kind):
+    """A matrix, dense or sparse."""
+
+    rows: str
+    columns: str
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        if not sp.issparse(value):
+            return file.array(value, name)
+        parts = _parts(value.format)
+        arrays = {part: file.array(getattr(value, part), f"{name}/{part}") for part in parts}
+        return {"sparse": value.format, "is_array": isinstance(value, sp.sparray), "shape": list(value.shape), **arrays}
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        if "array" in node:
+            return numbers(FLOATS, self.rows, self.columns).read(node, file, name, sizes)
+        axes = zip(node["shape"], (self.rows, self.columns), strict=True)
+        shape = tuple(Scalar(int, axis).read(n, file, f"{name}/shape", sizes) for n, axis in axes)
+        data, *places = (file.array(node[part], f"{name}/{part}") for part in _parts(node["sparse"]))
+        content = (data, tuple(places)) if node["sparse"] == "coo" else (data, *places)
+        matrix = getattr(sp, f"{node['sparse']}_array")(content, shape=shape)
+        if node["sparse"] != "coo":  # which is checked when it is made
+            matrix.check_format(full_check=True)
+        if data.dtype.name not in FLOATS:
+            file.fail(name, f"of {' or '.join(FLOATS)}", f"of {data.dtype}")
+        return matrix if node["is_array"] else getattr(sp, f"{node['sparse']}_matrix")(matrix)
+
+
+def _parts(format: str) -> tuple[str, str, str]:
+    """The arrays of a sparse matrix."""
+    return {
+        "csr": ("data", "indices", "indptr"),
+        "csc": ("data", "indices", "indptr"),
+        "coo": ("data", "row", "col"),
+    }[format]
+
+
+@dataclass(frozen=True)
+class Maybe(Kind):
+    """A value or None; as the attribute of an estimator it may also not be there."""
+
+    kind: Kind
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        return None if value is None else self.kind.write(value, file, name)
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        return None if node is None else self.kind.read(node, file, name, sizes)
+
+
+@dataclass(frozen=True)
+class Listing(Kind):
+    """A list of values of one kind; axes that differ from one to the next are named nowhere else."""
+
+    kind: Kind
+    size: str = ""
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        return [self.kind.write(each, file, f"{name}/{i}") for i, each in enumerate(value)]
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        if not isinstance(node, list):
+            file.fail(name, "a list", _short(node))
+        if self.size:
+            Scalar(int, self.size).read(len(node), file, f"the length of {name}", sizes)
+        return [self.kind.read(each, file, f"{name}/{i}", dict(sizes)) for i, each in enumerate(node)]
+
+
+@dataclass(frozen=True)
+class Group(Kind):
+    """Values by name: for each name in the file where it is found in memory, as attribute, key or place, and its kind.
+
+    `make` makes of a dict by the names in memory what is there. Axes have names of the group's own, but for `shared`:
+    its names for axes that the whole file shares.
+    """
+
+    parts: dict[str, tuple[Any, Kind]]
+    make: Callable[[dict[Any, Any]], Any] = dict
+    shared: tuple[tuple[str, str], ...] = ()
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        tree = {}
+        for part, (place, kind) in self.parts.items():
+            if isinstance(value, dict | list) or isinstance(place, int):
+                tree[part] = kind.write(value[place], file, f"{name}/{part}")
+            elif hasattr(value, place) or not isinstance(kind, Maybe):
+                tree[part] = kind.write(getattr(value, place), file, f"{name}/{part}")
+        return tree
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        if not isinstance(node, dict) or set(node) - set(self.parts):
+            file.fail(name, f"made of {', '.join(self.parts)}", _short(node))
+        own = {here: sizes[there] for here, there in self.shared} if self.shared else {}
+        values = {}
+        for part, (place, kind) in self.parts.items():
+            if part in node:
+                values[place] = kind.read(node[part], file, f"{name}/{part}", own)
+            elif not isinstance(kind, Maybe):
+                file.fail(f"{name}/{part}", "there", "missing")
+        return self.make(values)
+
+
+@dataclass(frozen=True)
+class Value(Kind):
+    """A value of a parameter: whatever is data; of a function the name, to be told by, and the parameter."""
+
+    parameter: str
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        if isinstance(value, list):
+            return [self.write(each, file, f"{name}/{i}") for i, each in enumerate(value)]
+        is_number = isinstance(value, int | float) and not isinstance(value, np.number) and np.isfinite(value)
+        is_plain = value is None or isinstance(value, str) or is_number
+        return value if is_plain else self._tagged(value, file, name)
+
+    def _tagged(self, value: Any, file: Writer, name: str) -> dict[str, Any]:
+        """What JSON has no notation of."""
+        if isinstance(value, np.generic) and value.dtype.name in _NUMBERS:
+            return {"scalar": value.dtype.name, "value": self.write(value.item(), file, name)}
+        if isinstance(value, float):
+            return {"float": str(value)}
+        if isinstance(value, tuple):
+            return {"tuple": self.write(list(value), file, name)}
+        if isinstance(value, np.random.RandomState):
+            kind, numbers, *others = value.get_state(legacy=True)
+            return {"random_state": [kind, file.array(numbers, name), *others]}
+        if sp.issparse(value) or hasattr(value, "__array__"):
+            matrix: dict[str, Any] = Matrix("", "").write(value, file, name)
+            return matrix
+        if not callable(value):
+            file.refuse(name, f"a {type(value).__name__}")
+        if file.params[self.parameter] is not value:
+            raise ValueError(
+                f"{self.parameter} is {file.params[self.parameter]!r}, but was the function {value!r} in fit: a file "
+                "names one function for each parameter. Set it back, or fit again."
+            )
+        return {
+            "function": f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
+        }
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        if isinstance(node, list):
+            return [self.read(each, file, name, sizes) for each in node]
+        if not isinstance(node, dict):
+            return node
+
+        def random_state(content: Any) -> np.random.RandomState:
+            kind, numbers, *others = content
+            state = np.random.RandomState()
+            state.set_state((kind, file.array(numbers, name), *others))
+            return state
+
+        readers: dict[str, Callable[[Any], Any]] = {
+            "scalar": lambda dtype: _scalar(dtype, self.read(node["value"], file, name, sizes)),
+            "float": _NOT_FINITE.__getitem__,
+            "tuple": lambda parts: tuple(self.read(parts, file, name, sizes)),
+            "random_state": random_state,
+            "array": lambda _: file.array(node, name),
+            "sparse": lambda _: Matrix("", "").read(node, file, name, {}),
+            "function": lambda what: file.function(self.parameter, what),
+        }
+        tag = next(iter(node))
+        return readers[tag](node[tag])
+
+
+def _scalar(dtype: str, value: Any) -> Any:
+    return np.dtype(_NUMBERS[_NUMBERS.index(dtype)]).type(value)

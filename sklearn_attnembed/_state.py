@@ -1,0 +1,470 @@
+"""Files that outlive versions: what each estimator keeps, under the format's own names, and `save` and `load`.
+
+The tables below are the format, version 1, as ``doc/state_format.rst`` describes it. Names on the left never change;
+places in memory, on the right, may.
+"""
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy
+import sklearn
+from sklearn.kernel_approximation import PolynomialCountSketch
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import PolynomialFeatures
+from sklearn.utils.validation import check_is_fitted
+
+from ._affinity_input import Fitted
+from ._core.cells import Cells
+from ._core.features import FeatureSums
+from ._core.normalizer import Near
+from ._core.response import Model
+from ._core.statistics import KeyStatistics
+from ._core.summary import Summary
+from ._core.survey import KeySample
+from ._embedding import AttentionEmbedding
+from ._kernel import ExpressiveKernel
+from ._normalizer import NormalizerEstimator
+from ._schema import (
+    BOOL,
+    FLOAT64,
+    FLOATS,
+    INTEGERS,
+    UINT64,
+    FileError,
+    Group,
+    Kind,
+    Listing,
+    Matrix,
+    Maybe,
+    Numbers,
+    Reader,
+    Scalar,
+    Sizes,
+    Value,
+    Writer,
+    numbers,
+)
+from ._sklearn import BaseEstimator, check_params, neighbor_points, output_container
+from ._text import AttentionWordVectors
+from ._version import __version__
+
+FORMAT, FORMAT_VERSION = "sklearn_attnembed", 1
+
+
+# What is not ours --------------------------------------------------------------------------------------
+class _Names(Kind):
+    """Names of columns."""
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        return [str(each) for each in value]
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        return np.array(Listing(Scalar(str), "n_features").read(node, file, name, sizes), dtype=object)
+
+
+class _Vocabulary(Kind):
+    """Words, by row."""
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        words = sorted(value, key=value.__getitem__)
+        return [_word(word, file, f"{name}[{word!r}]") for word in words]
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        words = Listing(Value(""), "n_words").read(node, file, name, sizes)
+        vocabulary = {word: row for row, word in enumerate(words)}
+        if len(vocabulary) != len(words):
+            file.fail(name, "made of words that differ", f"of {len(words)}, of which {len(vocabulary)} differ")
+        return vocabulary
+
+
+def _word(word: Any, file: Writer, name: str) -> Any:
+    word = word.item() if isinstance(word, np.generic) else word
+    if isinstance(word, tuple):
+        return {"tuple": [_word(part, file, name) for part in word]}
+    if not (word is None or isinstance(word, str | int | float)):
+        file.refuse(name, f"a {type(word).__name__}")
+    return Value("").write(word, file, name)
+
+
+class _Neighbors(Kind):
+    """NearestNeighbors, found again from the points."""
+
+    _parts = {"metric": Value("metric"), "points": Matrix("n_samples", "n_features")}
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        values = {"metric": value.metric, "points": neighbor_points(value)}
+        return {part: kind.write(values[part], file, f"{name}/{part}") for part, kind in self._parts.items()}
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        values = {part: kind.read(node[part], file, f"{name}/{part}", sizes) for part, kind in self._parts.items()}
+        return NearestNeighbors(metric=values["metric"]).fit(values["points"])
+
+
+def _sketch(values: dict[str, Any]) -> PolynomialCountSketch:
+    sketch = PolynomialCountSketch(**{name: values[name] for name in ("gamma", "degree", "coef0", "n_components")})
+    sketch.indexHash_, sketch.bitHash_ = values["indexHash_"], values["bitHash_"]
+    sketch.n_features_in_ = values["indexHash_"].shape[1]
+    return sketch.set_output(transform="default")
+
+
+def _products(values: dict[str, Any]) -> PolynomialFeatures:
+    products = PolynomialFeatures((2, 2), include_bias=False).set_output(transform="default")
+    return products.fit(np.zeros((1, values["n_features_in_"])))
+
+
+# What the estimators share -----------------------------------------------------------------------------
+def _record(kind: Callable[..., Any]) -> Callable[[dict[Any, Any]], Any]:
+    return lambda values: kind(**values)
+
+
+def _statistics(width: str) -> Group:
+    """Moments of clusters of keys."""
+    scatter = (("n_clusters", "width", "width"), ("n_clusters", "width"))
+    parts: dict[str, tuple[Any, Kind]] = {
+        "weight": ("weight", numbers(FLOAT64, "n_clusters")),
+        "mean": ("mean", numbers(FLOAT64, "n_clusters", "width")),
+        "scatter": ("scatter", Numbers(FLOAT64, scatter)),
+    }
+    return Group(parts, _record(KeyStatistics), (("width", width),))
+
+
+def _cells(width: str, n_keys: str) -> Group:
+    """A partition of keys into cells."""
+    parts: dict[str, tuple[Any, Kind]] = {
+        "centers": ("centers", numbers(FLOAT64, "n_cells", "width")),
+        "cluster": ("cluster", numbers(INTEGERS, "n_cells")),
+        "keys": ("order", numbers(INTEGERS, "n_members", below="n_keys")),
+        "starts": ("starts", numbers(INTEGERS, "n_starts")),
+    }
+    return Group(parts, _record(Cells), (("width", width), ("n_keys", n_keys)))
+
+
+_COLUMNS: dict[str, tuple[Any, Kind]] = {
+    "n_features": ("n_features_in_", Maybe(Scalar(int, "n_features"))),
+    "feature_names": ("feature_names_in_", Maybe(_Names())),
+}
+
+
+# AttentionEmbedding ------------------------------------------------------------------------------------
+def _out_of_sample(n_targets: str) -> Group:
+    """What a new row (or column) has to know of the keys."""
+    near: dict[str, tuple[Any, Kind]] = {
+        "nearest": ("nearest", numbers(INTEGERS, "n_queries", "n_exact", below="n_active")),
+        "sample": ("sample", Listing(numbers(INTEGERS, "n_drawn", below="n_active"))),
+        "labels": ("labels", Maybe(numbers(INTEGERS, "n_active"))),
+    }
+    parts: dict[str, tuple[Any, Kind]] = {
+        "targets": ("targets", numbers(FLOATS, "n_targets", "n_components")),
+        "key_statistics": ("statistics", _statistics("n_components")),
+        "null_mean": ("null_mean", numbers(FLOAT64, "n_components")),
+        "inverse_temperature": ("beta", Scalar(float)),
+        "keys": ("keys", Maybe(numbers(FLOAT64, "n_active", "n_components"))),
+        "key_weights": ("weights", Maybe(numbers(FLOAT64, "n_active"))),
+        "fingerprints": ("fingerprints", Maybe(numbers(FLOAT64, "n_active", 4))),
+        "n_exact": ("n_exact", Scalar(int, "n_exact")),
+        "cells": ("cells", Maybe(_cells("n_components", "n_active"))),
+        "near": ("near", Maybe(Group(near, _record(Near), (("n_active", "n_active"), ("n_exact", "n_exact"))))),
+    }
+    return Group(parts, _record(Model), (("n_targets", n_targets), ("n_components", "n_components")))
+
+
+_FITTED: dict[str, tuple[Any, Kind]] = {
+    "affinity": ("affinity", Value("affinity")),
+    "kernel": ("kernel", Scalar(str)),
+    "temperature": ("temperature", Scalar(float)),
+    "walk_length": ("walk_length", Scalar(int)),
+}
+
+_EMBEDDING: dict[str, tuple[Any, Kind]] = {
+    **_COLUMNS,
+    "embedding": ("embedding_", numbers(FLOATS, "n_samples", "n_components")),
+    "isolated": ("isolated_", numbers(BOOL, "n_samples")),
+    "key_embedding": ("key_embedding_", numbers(FLOATS, "n_keys", "n_components")),
+    "key_weight": ("key_weight_", numbers(FLOAT64, "n_keys")),
+    "key_is_active": ("_active_keys", numbers(BOOL, "n_keys")),
+    "key_cluster": ("_key_labels", numbers(INTEGERS, "n_keys")),
+    "affinity_matrix": ("affinity_matrix_", Maybe(Matrix("n_samples", "n_keys"))),
+    "row_sums": ("_row_sums", Maybe(numbers(FLOATS, "n_samples"))),
+    "loss_curve": ("loss_curve_", Listing(Scalar(float))),
+    "n_iter": ("n_iter_", Scalar(int)),
+    "converged": ("converged_", Scalar(bool)),
+    "parameters": ("_fitted", Group(_FITTED, _record(Fitted))),
+    "vectors": ("_vectors", numbers(FLOATS, "n_vectors", "n_components")),
+    "sizes": ("_sizes", Listing(Scalar(int))),
+    "out_of_sample": ("_model", _out_of_sample("n_keys")),
+    "out_of_sample_columns": ("_column_model", Maybe(_out_of_sample("n_samples"))),
+    "points": ("_points", Maybe(Matrix("n_samples", "n_features"))),
+    "neighbors": ("_neighbors", Maybe(_Neighbors())),
+    "n_neighbors": ("_n_neighbors", Maybe(Scalar(int))),
+    "weighting": ("_weighting", Maybe(Scalar(str))),
+    "key_scale": ("_key_scale", Maybe(numbers(FLOAT64, "n_keys"))),
+}
+
+# NormalizerEstimator -----------------------------------------------------------------------------------
+_SAMPLE: dict[str, tuple[Any, Kind]] = {
+    "keys": ("keys", numbers(FLOAT64, "n_drawn", "width")),
+    "weight": ("weight", numbers(FLOAT64, "n_drawn")),
+    "marks": ("marks", numbers(UINT64, "n_drawn")),
+    "waiting": ("waiting", numbers(FLOAT64, "n_drawn")),
+    "rows": ("rows", numbers(INTEGERS, "n_drawn")),
+    "cluster": ("labels", numbers(INTEGERS, "n_drawn")),
+    "cell": ("cells", numbers(INTEGERS, "n_drawn")),
+}
+_LEDGER: dict[str, tuple[Any, Kind]] = {
+    "marks": (0, numbers(UINT64, "n_distinct")),
+    "weight": (1, numbers(FLOAT64, "n_distinct")),
+}
+_FEATURES: dict[str, tuple[Any, Kind]] = {
+    "reference": ("reference", numbers(FLOAT64, "n_frequencies")),
+    "sums": ("sums", numbers(FLOAT64, 2, "n_frequencies")),
+}
+_SUMMARY: dict[str, tuple[Any, Kind]] = {
+    "centers": ("centers", numbers(FLOAT64, "n_clusters", "width")),
+    "key_statistics": ("statistics", _statistics("width")),
+    "heavy_keys": ("heavy_keys", numbers(FLOAT64, "n_heavy", "width")),
+    "heavy_weights": ("heavy_weights", numbers(FLOAT64, "n_heavy")),
+    "sample": ("sample", Group(_SAMPLE, _record(KeySample), (("width", "width"),))),
+    "known_keys": ("ledger", Listing(Group(_LEDGER, lambda values: (values[0], values[1])))),
+    "feature_sums": ("features", Maybe(Group(_FEATURES, _record(FeatureSums)))),
+    "cells": ("cells", Maybe(_cells("width", "n_keys"))),
+    "tails": ("tails", Maybe(numbers(FLOAT64, "n_clusters"))),
+}
+_SETTINGS: dict[str, tuple[Any, Kind]] = {
+    "inverse_temperature": ("beta", Scalar(float)),
+    "method": ("method", Scalar(str)),
+    "n_clusters": ("n_clusters", Scalar(int)),
+    "covariance_type": ("covariance_type", Scalar(str)),
+    "n_samples": ("n_samples", Scalar(int)),
+    "n_exact": ("n_exact", Scalar(int)),
+    "n_heavy": ("n_heavy", Scalar(int)),
+    "n_components": ("n_components", Scalar(int)),
+    "seed": ("seed", Scalar(int)),
+}
+_NORMALIZER: dict[str, tuple[Any, Kind]] = {
+    **_COLUMNS,
+    "keys": ("_keys", Maybe(numbers(FLOATS, "n_keys", "n_features"))),
+    "key_weights": ("_key_weights", Maybe(numbers(FLOAT64, "n_keys"))),
+    "key_cluster": ("_key_labels", Maybe(numbers(INTEGERS, "n_keys"))),
+    "labels": ("labels_", numbers(INTEGERS, "n_samples")),
+    "estimated_error": ("estimated_error_", Scalar(float)),
+    "calibration": ("_scale", Listing(Scalar(float))),
+    "parameters": ("_settings", Group(_SETTINGS)),
+    "summary": ("_summary", Group(_SUMMARY, _record(Summary), (("width", "n_features"), ("n_keys", "n_keys")))),
+}
+
+
+def _finish_normalizer(model: Any) -> None:
+    """Attributes that follow from the others."""
+    calibration = model._scale
+    model._store(model._fitted_plan(), model._summary, model.labels_)
+    model._scale = calibration
+
+
+# The others --------------------------------------------------------------------------------------------
+_SKETCH: dict[str, tuple[Any, Kind]] = {
+    "gamma": ("gamma", Scalar(float)),
+    "degree": ("degree", Scalar(int, "degree")),
+    "coef0": ("coef0", Scalar(float)),
+    "n_components": ("n_components", Scalar(int, "n_components")),
+    "index_hash": ("indexHash_", numbers(INTEGERS, "degree", "n_features", below="n_components")),
+    "sign_hash": ("bitHash_", numbers((*FLOATS, *INTEGERS), "degree", "n_features")),
+}
+_KERNEL: dict[str, tuple[Any, Kind]] = {
+    **_COLUMNS,
+    "landmarks": ("landmarks_", Maybe(numbers(FLOATS, "n_landmarks", "n_features"))),
+    "products": ("_products", Maybe(Group({"n_features": ("n_features_in_", Scalar(int))}, _products))),
+    "scale": ("_scale", Maybe(numbers(FLOAT64, "n_products"))),
+    "sketch": ("sketch_", Maybe(Group(_SKETCH, _sketch, (("n_features", "n_features"),)))),
+}
+_WORDS: dict[str, tuple[Any, Kind]] = {
+    "words": ("vocabulary_", _Vocabulary()),
+    "embedding": ("embedding_", numbers(FLOATS, "n_words", "n_components")),
+    "isolated": ("isolated_", numbers(BOOL, "n_words")),
+    "n_iter": ("n_iter_", Maybe(Scalar(int))),
+    "loss_curve": ("loss_curve_", Maybe(Listing(Scalar(float)))),
+}
+
+
+class _Layout(NamedTuple):
+    """How an estimator is kept: its class, its entries, and what sets the attributes that follow from them."""
+
+    kind: type[BaseEstimator]
+    entries: Group
+    finish: Callable[[Any], None] = lambda model: None
+    derived: tuple[str, ...] = ()
+
+
+_DERIVED = ("method_", "n_clusters_", "n_samples_", "n_exact_", "weights_", "means_", "covariances_")
+LAYOUTS = {
+    layout.kind.__name__: layout
+    for layout in (
+        _Layout(AttentionEmbedding, Group(_EMBEDDING)),
+        _Layout(NormalizerEstimator, Group(_NORMALIZER), _finish_normalizer, _DERIVED),
+        _Layout(ExpressiveKernel, Group(_KERNEL)),
+        _Layout(AttentionWordVectors, Group(_WORDS)),
+    )
+}
+
+
+# Saving and loading ------------------------------------------------------------------------------------
+def save(model: Any, path: str | PathLike[str]) -> None:
+    """Write a fitted estimator to a file that later versions read, complete or not at all.
+
+    The file is an npz of numbers and text, described under :ref:`state_format`: no pickle, and nothing in it is
+    ever executed.
+
+    Parameters
+    ----------
+    model : AttentionEmbedding, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
+        The fitted estimator. Save the steps of a pipeline one by one.
+    path : str or path-like
+        The file, which is replaced if it is there. No suffix is added.
+
+    Raises
+    ------
+    TypeError
+        If `model` is another estimator, or holds something that is no data, as words of a class of your own.
+    ValueError
+        If a parameter is not valid, or was a function in `fit` and is another now.
+    sklearn.exceptions.NotFittedError
+        If `model` is not fitted.
+
+    See Also
+    --------
+    load : Read the file.
+
+    Notes
+    -----
+    Functions that are parameters are no data: their names are written, and `load` has to be given them. Callbacks and
+    metadata requests are not saved. The same model makes the same bytes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from sklearn_attnembed import NormalizerEstimator, load, save
+    >>> keys = np.random.default_rng(0).standard_normal((1000, 4))
+    >>> model = NormalizerEstimator(random_state=0).fit(keys)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(model, Path(folder, "model.npz"))
+    ...     loaded = load(Path(folder, "model.npz"))
+    >>> bool(np.all(loaded.score_samples(keys[:5]) == model.score_samples(keys[:5])))
+    True
+    """
+    name = type(model).__name__
+    if name not in LAYOUTS or type(model) is not LAYOUTS[name].kind:
+        raise TypeError(
+            f"model must be one of {', '.join(LAYOUTS)}, but is of {type(model)}. Save the steps of a pipeline one by "
+            "one, or use pickle."
+        )
+    check_is_fitted(model)
+    check_params(model)
+    params = model.get_params(deep=False)
+    file = Writer(params)
+    versions = {"numpy": np.__version__, "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
+    tree = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "estimator": name,
+        "versions": {FORMAT: __version__, **versions},
+        "params": {key: Value(key).write(value, file, f"params/{key}") for key, value in params.items()},
+        "output": output_container(model),
+        "fitted": LAYOUTS[name].entries.write(model, file, "fitted"),
+    }
+    file.save(Path(path), tree)
+
+
+def load(path: str | PathLike[str], **params: Any) -> Any:
+    """Read an estimator from a file that `save` wrote, in this version or an earlier one.
+
+    On the same machine, with the same versions, it gives the same bits as the one that was saved.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    **params : dict
+        Functions that were parameters, which files do not hold, as in ``load(path, affinity=rbf_kernel)``. Other
+        parameters are set as by `set_params`.
+
+    Returns
+    -------
+    model : AttentionEmbedding, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
+        The fitted estimator.
+
+    Raises
+    ------
+    ValueError
+        If the file is no file of `save`, is damaged, is of a later format, or holds a model with a function that is
+        not given.
+    OSError
+        If the file cannot be read.
+
+    See Also
+    --------
+    save : Write the file.
+
+    Notes
+    -----
+    Nothing of the file is executed or imported, so that files of others can be opened. All of it is checked: names,
+    types, shapes, places that numbers refer to, and checksums.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from sklearn.metrics.pairwise import rbf_kernel
+    >>> from sklearn_attnembed import AttentionEmbedding, load, save
+    >>> points = np.random.default_rng(0).standard_normal((100, 3))
+    >>> model = AttentionEmbedding(4, affinity=rbf_kernel, random_state=0).fit(points)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(model, Path(folder, "model.npz"))
+    ...     loaded = load(Path(folder, "model.npz"), affinity=rbf_kernel)
+    >>> bool(np.all(loaded.transform(points[:5]) == model.transform(points[:5])))
+    True
+    """
+    path = Path(path)
+    try:
+        with Reader(path, params) as file:
+            model = _read(file)
+    except (OSError, MemoryError, FileError):
+        raise
+    except Exception as error:  # whatever a damaged file does to those that read it
+        raise FileError(
+            f"{path} has to be a file of sklearn_attnembed.save, whole and unchanged, but reading it gave "
+            f"{type(error).__name__}: {error}. Copy it again, or write it anew."
+        ) from error
+    return model.set_params(**params)
+
+
+def _read(file: Reader) -> Any:
+    """The model in a file."""
+    tree = file.tree()
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        file.fail("the format", repr(FORMAT), repr(tree.get("format") if isinstance(tree, dict) else tree))
+    version = Scalar(int).read(tree["format_version"], file, "format_version", {})
+    if version > FORMAT_VERSION:
+        raise FileError(
+            f"{file.path} is of format {version}, of sklearn_attnembed {tree.get('versions', {}).get(FORMAT)}, but "
+            f"this version, {__version__}, reads formats up to {FORMAT_VERSION}. Upgrade sklearn_attnembed."
+        )
+    if tree["estimator"] not in LAYOUTS:
+        file.fail("the estimator", f"one of {', '.join(LAYOUTS)}", repr(tree["estimator"]))
+    layout = LAYOUTS[tree["estimator"]]
+    names = set(layout.kind().get_params(deep=False))
+    if set(tree["params"]) != names:
+        file.fail("params", f"made of {', '.join(sorted(names))}", f"made of {', '.join(sorted(tree['params']))}")
+    params = {key: Value(key).read(node, file, f"params/{key}", {}) for key, node in tree["params"].items()}
+    model: Any = layout.kind(**params)
+    check_params(model)
+    fitted = layout.entries.read(tree["fitted"], file, "fitted", {})
+    for name, value in fitted.items():
+        setattr(model, name, value)
+    layout.finish(model)
+    return model.set_output(transform=tree["output"])
