@@ -5,6 +5,7 @@ Nothing in a file is ever executed, imported or unpickled.
 """
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -177,7 +178,7 @@ class Kind:
 class Scalar(Kind):
     """A number, text or truth value."""
 
-    type: type
+    type: Any
     size: str = ""  # the axis whose length it is
 
     def write(self, value: Any, file: Writer, name: str) -> Any:
@@ -300,7 +301,7 @@ class Group(Kind):
     """Values by name: for each name in the file where it is found in memory, as attribute, key or place, and its kind.
 
     `make` makes of a dict by the names in memory what is there. Axes have names of the group's own, but for `shared`:
-    its names for axes that the whole file shares.
+    its names for axes of the whole, where these are known.
     """
 
     parts: dict[str, tuple[Any, Kind]]
@@ -319,7 +320,7 @@ class Group(Kind):
     def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
         if not isinstance(node, dict) or set(node) - set(self.parts):
             file.fail(name, f"made of {', '.join(self.parts)}", _short(node))
-        own = {here: sizes[there] for here, there in self.shared} if self.shared else {}
+        own = {here: sizes[there] for here, there in self.shared if there in sizes}
         values = {}
         for part, (place, kind) in self.parts.items():
             if part in node:
@@ -338,8 +339,8 @@ class Value(Kind):
     def write(self, value: Any, file: Writer, name: str) -> Any:
         if isinstance(value, list):
             return [self.write(each, file, f"{name}/{i}") for i, each in enumerate(value)]
-        is_number = isinstance(value, int | float) and not isinstance(value, np.number) and np.isfinite(value)
-        is_plain = value is None or isinstance(value, str) or is_number
+        is_float = isinstance(value, float) and not isinstance(value, np.floating) and math.isfinite(value)
+        is_plain = value is None or isinstance(value, str | int) or is_float
         return value if is_plain else self._tagged(value, file, name)
 
     def _tagged(self, value: Any, file: Writer, name: str) -> dict[str, Any]:

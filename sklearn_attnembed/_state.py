@@ -105,10 +105,10 @@ class _Neighbors(Kind):
 
 
 def _sketch(values: dict[str, Any]) -> PolynomialCountSketch:
-    sketch = PolynomialCountSketch(**{name: values[name] for name in ("gamma", "degree", "coef0", "n_components")})
-    sketch.indexHash_, sketch.bitHash_ = values["indexHash_"], values["bitHash_"]
-    sketch.n_features_in_ = values["indexHash_"].shape[1]
-    return sketch.set_output(transform="default")
+    sketch = PolynomialCountSketch(n_components=values["n_components"], random_state=0).set_output(transform="default")
+    sketch.fit(np.zeros((1, values["indexHash_"].shape[1])))
+    vars(sketch).update(values)
+    return sketch
 
 
 def _products(values: dict[str, Any]) -> PolynomialFeatures:
@@ -270,6 +270,7 @@ _SKETCH: dict[str, tuple[Any, Kind]] = {
     "degree": ("degree", Scalar(int, "degree")),
     "coef0": ("coef0", Scalar(float)),
     "n_components": ("n_components", Scalar(int, "n_components")),
+    "random_state": ("random_state", Value("random_state")),
     "index_hash": ("indexHash_", numbers(INTEGERS, "degree", "n_features", below="n_components")),
     "sign_hash": ("bitHash_", numbers((*FLOATS, *INTEGERS), "degree", "n_features")),
 }
