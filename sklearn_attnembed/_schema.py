@@ -8,12 +8,12 @@ import json
 import math
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import scipy.sparse as sp
@@ -80,18 +80,10 @@ class Writer:
 class Reader:
     """A file that is read, and the functions that it cannot hold."""
 
-    def __init__(self, path: Path, functions: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, stream: BinaryIO, functions: Mapping[str, Any]) -> None:
         self.path, self.functions = path, functions
-        self._archive = zipfile.ZipFile(path)
-        self._length = os.path.getsize(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._archive.close()
+        self._archive = zipfile.ZipFile(stream)
+        self._length = stream.seek(0, os.SEEK_END)
 
     def fail(self, name: str, rule: str, value: str) -> NoReturn:
         """Refuse what the file holds."""
@@ -103,7 +95,7 @@ class Reader:
     def function(self, parameter: str, what: str) -> Any:
         """The function that was given for a parameter."""
         if not callable(self.functions.get(parameter)):
-            raise ValueError(
+            raise FileError(
                 f"{self.path}: {parameter} was the function {what}, and files hold no functions. Pass the same one: "
                 f"load(path, {parameter}=...)."
             )
@@ -162,16 +154,16 @@ def _short(value: Any) -> str:
 
 
 # Kinds of values -------------------------------------------------------------------------------------
-class Kind:
+class Kind(ABC):
     """A kind of value."""
 
+    @abstractmethod
     def write(self, value: Any, file: Writer, name: str) -> Any:
         """The JSON that stands for `value`, whose arrays go to the file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
         """The value that the JSON stands for, checked; lengths of axes met for the first time are noted."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -216,7 +208,7 @@ class Numbers(Kind):
             rule = f"of shape {tuple(wanted)} and {' or '.join(self.dtypes)}"
             file.fail(name, rule, f"of shape {array.shape} and {array.dtype}")
         sizes |= {axis: n for axis, n in zip(shape or (), array.shape, strict=True) if isinstance(axis, str)}
-        if self.below and array.size and not (self.lowest <= array.min() and array.max() < sizes[self.below]):
+        if self.below in sizes and array.size and not (self.lowest <= array.min() and array.max() < sizes[self.below]):
             rule = f"from {self.lowest} to {sizes[self.below] - 1}"
             file.fail(name, rule, f"from {array.min()} to {array.max()}")
         return array

@@ -4,6 +4,7 @@ The tables below are the format, version 1, as ``doc/state_format.rst`` describe
 places in memory, on the right, may.
 """
 
+import errno
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -48,7 +49,7 @@ from ._schema import (
     Writer,
     numbers,
 )
-from ._sklearn import BaseEstimator, check_params, neighbor_points, output_container
+from ._sklearn import BaseEstimator, check_params, neighbor_points, output_container, whole_or_as_before
 from ._text import AttentionWordVectors
 from ._version import __version__
 
@@ -136,11 +137,11 @@ def _cells(width: str, n_keys: str) -> Group:
     """A partition of keys into cells."""
     parts: dict[str, tuple[Any, Kind]] = {
         "centers": ("centers", numbers(FLOAT64, "n_cells", "width")),
-        "cluster": ("cluster", numbers(INTEGERS, "n_cells")),
+        "cluster": ("cluster", numbers(INTEGERS, "n_cells", below="n_clusters")),
         "keys": ("order", numbers(INTEGERS, "n_members", below="n_keys")),
         "starts": ("starts", numbers(INTEGERS, "n_starts")),
     }
-    return Group(parts, _record(Cells), (("width", width), ("n_keys", n_keys)))
+    return Group(parts, _record(Cells), (("width", width), ("n_keys", n_keys), ("n_clusters", "n_clusters")))
 
 
 _COLUMNS: dict[str, tuple[Any, Kind]] = {
@@ -186,7 +187,7 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     "key_embedding": ("key_embedding_", numbers(FLOATS, "n_keys", "n_components")),
     "key_weight": ("key_weight_", numbers(FLOAT64, "n_keys")),
     "key_is_active": ("_active_keys", numbers(BOOL, "n_keys")),
-    "key_cluster": ("_key_labels", numbers(INTEGERS, "n_keys")),
+    "key_cluster": ("_key_labels", numbers(INTEGERS, "n_keys", below="n_keys", lowest=-1)),
     "affinity_matrix": ("affinity_matrix_", Maybe(Matrix("n_samples", "n_keys"))),
     "row_sums": ("_row_sums", Maybe(numbers(FLOATS, "n_samples"))),
     "loss_curve": ("loss_curve_", Listing(Scalar(float))),
@@ -211,7 +212,7 @@ _SAMPLE: dict[str, tuple[Any, Kind]] = {
     "marks": ("marks", numbers(UINT64, "n_drawn")),
     "waiting": ("waiting", numbers(FLOAT64, "n_drawn")),
     "rows": ("rows", numbers(INTEGERS, "n_drawn")),
-    "cluster": ("labels", numbers(INTEGERS, "n_drawn")),
+    "cluster": ("labels", numbers(INTEGERS, "n_drawn", below="n_clusters")),
     "cell": ("cells", numbers(INTEGERS, "n_drawn")),
 }
 _LEDGER: dict[str, tuple[Any, Kind]] = {
@@ -227,7 +228,7 @@ _SUMMARY: dict[str, tuple[Any, Kind]] = {
     "key_statistics": ("statistics", _statistics("width")),
     "heavy_keys": ("heavy_keys", numbers(FLOAT64, "n_heavy", "width")),
     "heavy_weights": ("heavy_weights", numbers(FLOAT64, "n_heavy")),
-    "sample": ("sample", Group(_SAMPLE, _record(KeySample), (("width", "width"),))),
+    "sample": ("sample", Group(_SAMPLE, _record(KeySample), (("width", "width"), ("n_clusters", "n_clusters")))),
     "known_keys": ("ledger", Listing(Group(_LEDGER, lambda values: (values[0], values[1])))),
     "feature_sums": ("features", Maybe(Group(_FEATURES, _record(FeatureSums)))),
     "cells": ("cells", Maybe(_cells("width", "n_keys"))),
@@ -431,16 +432,18 @@ def load(path: str | PathLike[str], **params: Any) -> Any:
     True
     """
     path = Path(path)
-    try:
-        with Reader(path, params) as file:
-            model = _read(file)
-    except (OSError, MemoryError, FileError):
-        raise
-    except Exception as error:  # whatever a damaged file does to those that read it
-        raise FileError(
-            f"{path} has to be a file of sklearn_attnembed.save, whole and unchanged, but reading it gave "
-            f"{type(error).__name__}: {error}. Copy it again, or write it anew."
-        ) from error
+    with open(path, "rb") as stream:
+        try:
+            model = _read(Reader(path, stream, params))
+        except (FileError, MemoryError):
+            raise
+        except Exception as error:  # whatever a damaged file does to those that read it
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # as of a place before the file's beginning
+                raise
+            raise FileError(
+                f"{path} has to be a file of sklearn_attnembed.save, whole and unchanged, but reading it gave "
+                f"{type(error).__name__}: {error}. Copy it again, or write it anew."
+            ) from error
     return model.set_params(**params)
 
 
@@ -464,8 +467,12 @@ def _read(file: Reader) -> Any:
     params = {key: Value(key).read(node, file, f"params/{key}", {}) for key, node in tree["params"].items()}
     model: Any = layout.kind(**params)
     check_params(model)
-    fitted = layout.entries.read(tree["fitted"], file, "fitted", {})
-    for name, value in fitted.items():
-        setattr(model, name, value)
-    layout.finish(model)
+    _fill(model, layout.entries.read(tree["fitted"], file, "fitted", {}), layout.finish)
     return model.set_output(transform=tree["output"])
+
+
+@whole_or_as_before()
+def _fill(model: Any, fitted: dict[str, Any], finish: Callable[[Any], None]) -> None:
+    """Set what `fit` sets."""
+    vars(model).update(fitted)
+    finish(model)

@@ -4,6 +4,7 @@ was given and the remedy. All of them are listed: the places that the list reach
 import ast
 import importlib
 import importlib.util
+import json
 import sys
 import tempfile
 import traceback
@@ -17,6 +18,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import kneighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -31,6 +33,7 @@ from sklearn_attnembed import (
     attention,
     expressive_kernel,
 )
+from sklearn_attnembed._schema import FileError
 from sklearn_attnembed.affinity import bipartite, cooccurrence, neighbor_affinity, random_walk, temporal
 from sklearn_attnembed.inspection import EmbeddingDisplay, LossCurveDisplay
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores, log_normalizer_exact
@@ -111,6 +114,29 @@ def import_nn():
 
 def of_another_version(model):
     return type(model)().__setstate__({**model.__getstate__(), "_attnembed_version": "99.0"})
+
+
+def saved_and_loaded(model, change=lambda path: None):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.npz"
+        sklearn_attnembed.save(model, path)
+        change(path)
+        sklearn_attnembed.load(path)
+
+
+def holding(landmarks):
+    model = ExpressiveKernel(n_components=3, random_state=0).fit(POINTS)
+    model.landmarks = landmarks
+    return model
+
+
+def by_function():
+    return AttentionEmbedding(2, affinity=rbf_kernel, tol=0, max_iter=2, random_state=0).fit(POINTS)
+
+
+def of_later_format(path):
+    content = dict(format="sklearn_attnembed", format_version=2, versions={"sklearn_attnembed": "99.0"})
+    np.savez(path, model=np.frombuffer(json.dumps(content).encode(), np.uint8))
 
 
 def networkx_graph(*edges):
@@ -555,6 +581,35 @@ MESSAGES = {
         lambda: of_another_version(normalizer()), _sklearn._OtherVersionWarning,
         "NormalizerEstimator", "holds for the version that wrote it alone", "written by sklearn_attnembed 99.0",
         "write files that last by sklearn_attnembed.save",
+    ),
+    # files that last
+    "save, a pipeline": (
+        lambda: sklearn_attnembed.save(make_pipeline(normalizer()), "never written"), TypeError,
+        "model", "must be one of AttentionEmbedding, ", "sklearn.pipeline.Pipeline", "Save the steps",
+    ),
+    "save, what is no data": (
+        lambda: saved_and_loaded(holding([{"a"}])), TypeError,
+        "params/landmarks/0", "must be made of numbers, strings", "it is a set", "Replace it, or pickle the model",
+    ),
+    "save, another function": (
+        lambda: saved_and_loaded(by_function().set_params(affinity=np.multiply.outer)), ValueError,
+        "affinity is <built-in method", "one function for each parameter", "<function rbf_kernel", "fit again",
+    ),
+    "load, without the function": (
+        lambda: saved_and_loaded(normalizer(kernel=np.exp)), FileError,
+        "kernel was the function", "files hold no functions", "numpy.exp", "load(path, kernel=...)",
+    ),
+    "load, no file of ours": (
+        lambda: saved_and_loaded(normalizer(), lambda path: path.write_text("a")), FileError,
+        "model.npz", "has to be a file of sklearn_attnembed.save", "BadZipFile", "write it anew",
+    ),
+    "load, another npz": (
+        lambda: saved_and_loaded(normalizer(), lambda path: np.savez(path, a=1)), FileError,
+        "model.npz: the description", "has to be in the entry model.npy", "is missing", "write it anew",
+    ),
+    "load, of a later format": (
+        lambda: saved_and_loaded(normalizer(), of_later_format), FileError,
+        "model.npz", "reads formats up to 1", "is of format 2, of sklearn_attnembed 99.0", "Upgrade",
     ),
     # nn
     "nn, without torch": (

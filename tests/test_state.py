@@ -1,21 +1,19 @@
 """Files that last: what is loaded is what was saved, to the bit; whatever else is in a file is refused."""
 
-import io
+import copy
 import json
 import pickle
 import re
-import zipfile
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from scipy.sparse.linalg import aslinearoperator
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.metrics.pairwise import laplacian_kernel, rbf_kernel
 from sklearn.neighbors import kneighbors_graph
 from sklearn.pipeline import make_pipeline
 
@@ -24,7 +22,6 @@ from sklearn_attnembed import (
     AttentionWordVectors,
     ExpressiveKernel,
     NormalizerEstimator,
-    _schema,
     _state,
     load,
     save,
@@ -35,6 +32,7 @@ POINTS = RNG.random((60, 5))
 AFFINITY = rbf_kernel(POINTS) * (RNG.random((60, 60)) < 0.3)
 AFFINITY = AFFINITY + AFFINITY.T
 COUNTS = RNG.poisson(np.kron(np.eye(2), np.full((15, 10), 2)) + 0.3).astype(np.float64)
+MANY = np.random.default_rng(1).random((400, 3))
 KEYS = RNG.standard_normal((1500, 3))
 TEXTS = ["tea cup pot", "sea ship port", "tea pot", "ship port"] * 5
 
@@ -72,6 +70,18 @@ def _asked(model, X=KEYS[:5]):
     return model
 
 
+def _isolated():
+    A = np.zeros((62, 62))
+    A[1:61, 1:61] = AFFINITY
+    with pytest.warns(UserWarning, match="2 of 62 rows have no affinity"):
+        return _embedding(affinity="precomputed", normalizer="exact").fit(sp.csr_array(A))
+
+
+def _near():
+    A = kneighbors_graph(MANY, 6)
+    return _embedding(affinity="precomputed", normalizer="neighbors", n_exact=8, n_clusters=2).fit(A + A.T)
+
+
 # Each makes a fitted model; what is saved with it is compared by `answers`.
 MODELS = {
     "points": lambda: _embedding().fit(POINTS),
@@ -83,10 +93,10 @@ MODELS = {
     "points, clusters": lambda: _embedding(n_clusters=3, temperature=0.5).fit(POINTS),
     "precomputed": lambda: _embedding(affinity="precomputed").fit(sp.csr_array(AFFINITY)),
     "precomputed, dense, float32": lambda: _embedding(affinity="precomputed").fit(AFFINITY.astype(np.float32)),
-    "precomputed, isolated": lambda: _isolated(),
+    "precomputed, isolated": _isolated,
     "precomputed, operator": lambda: _embedding(affinity="precomputed").fit(aslinearoperator(AFFINITY)),
     "precomputed, exact": lambda: _embedding(affinity="precomputed", normalizer="exact").fit(AFFINITY),
-    "precomputed, neighbors": lambda: _near(),
+    "precomputed, neighbors": _near,
     "precomputed, null model": lambda: _embedding(affinity="precomputed", null_model=np.arange(1, 61)).fit(AFFINITY),
     "precomputed, random state": lambda: _embedding(affinity="precomputed", random_state=np.random.RandomState(5)).fit(
         AFFINITY
@@ -116,7 +126,7 @@ MODELS = {
     "log Z, positive_features": lambda: _normalizer(method="positive_features", n_components=50).fit(KEYS),
     "log Z, exact": lambda: _normalizer(method="exact", kernel="expressive").fit(KEYS),
     "log Z, auto": lambda: _normalizer(method="auto", n_samples=100).fit(KEYS),
-    "log Z, chunks": lambda: _partial(),
+    "log Z, chunks": _partial,
     "log Z, chunks, control_variate": lambda: _partial(method="control_variate", n_samples=100, n_heavy=2),
     "log Z, chunks, random_fourier": lambda: _partial(method="random_fourier", n_components=50),
     "log Z, merged": lambda: _partial(method="sampling", n_samples=100).merge(
@@ -134,6 +144,8 @@ MODELS = {
         3, min_count=1, subsample=None, tol=0, max_iter=5, analyzer=words_of, random_state=0
     ).fit(TEXTS),
 }
+# Set by what is around the models, and compared otherwise.
+OF_THE_MACHINERY = {"_sklearn_output_config", "_set_by_fit", "_neighbors"}
 FUNCTIONS = {
     "points, function": {"metric": manhattan},
     "function": {"affinity": rbf_kernel},
@@ -143,19 +155,6 @@ FUNCTIONS = {
 }
 
 
-def _isolated():
-    A = np.zeros((62, 62))
-    A[1:61, 1:61] = AFFINITY
-    with pytest.warns(UserWarning, match="2 of 62 rows have no affinity"):
-        return _embedding(affinity="precomputed", normalizer="exact").fit(sp.csr_array(A))
-
-
-def _near():
-    A = kneighbors_graph(RNG_MANY, 6)
-    return _embedding(affinity="precomputed", normalizer="neighbors", n_exact=8, n_clusters=2).fit(A + A.T)
-
-
-RNG_MANY = np.random.default_rng(1).random((400, 3))
 fitted = cache(lambda name: MODELS[name]())
 
 
@@ -166,7 +165,7 @@ def queries(model):
     n = model.n_features_in_
     X = {5: POINTS, 3: KEYS[:50], 20: COUNTS, 60: AFFINITY, 62: None, 400: None}[n]
     if n == 400:
-        X = kneighbors_graph(RNG_MANY, 6).toarray()[:30]
+        X = kneighbors_graph(MANY, 6).toarray()[:30]
     if n == 62:
         X = np.ones((3, 62))
     if isinstance(model, AttentionEmbedding) and model.affinity == "precomputed_nearest_neighbors":
@@ -257,15 +256,15 @@ def test_attributes(name, saved):
     model = fitted(name)
     loaded = load(saved(model), **FUNCTIONS.get(name, {}))
     layout = _state.LAYOUTS[type(model).__name__]
-    kept = {place for place, _ in layout.entries.parts.values()} | {"_sklearn_output_config"}
+    kept = {place for place, _ in layout.entries.parts.values()} | OF_THE_MACHINERY
     left = set(vars(model)) - set(model.get_params()) - kept - set(layout.derived)
     assert not left, f"neither in the format nor derived: {left}"
     assert set(vars(loaded)) == set(vars(model))
-    assert_same(
-        {key: value for key, value in vars(model).items() if key != "_neighbors"},
-        {key: vars(loaded)[key] for key in vars(model) if key != "_neighbors"},
-        name,
-    )
+    for key in set(vars(model)) - OF_THE_MACHINERY:
+        assert_same(vars(model)[key], vars(loaded)[key], f"{name}, {key}")
+    assert set(loaded._set_by_fit) == set(model._set_by_fit)
+    if isinstance(model, AttentionWordVectors):
+        assert list(loaded.vocabulary_) == list(model.vocabulary_)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -277,3 +276,316 @@ def test_same_bytes(name, saved, tmp_path):
     with np.load(tmp_path / "model", allow_pickle=False) as arrays:  # an npz for everyone
         assert json.loads(bytes(arrays["model"]))["format"] == "sklearn_attnembed"
         assert all(array.dtype.kind in "biuf" for array in arrays.values())
+
+
+def _other():
+    return _partial(method="sampling", n_samples=100)
+
+
+GO_ON = {
+    "warm start": ("precomputed", lambda model: model.set_params(warm_start=True).fit(AFFINITY)),
+    "warm start, bipartite": ("bipartite", lambda model: model.set_params(warm_start=True).fit(_named(COUNTS))),
+    "random state": ("precomputed, random state", lambda model: model.fit(AFFINITY)),
+    "given landmarks": ("landmarks, given", lambda model: model.fit(POINTS)),
+    "anew": ("points", lambda model: model.set_params(affinity="precomputed").fit(AFFINITY)),
+    "another chunk": ("log Z, chunks", lambda model: model.partial_fit(KEYS[:99])),
+    "another chunk, heavy": ("log Z, chunks, control_variate", lambda model: model.partial_fit(2 * KEYS[:99])),
+    "another chunk after fit": ("log Z, control_variate", lambda model: model.partial_fit(KEYS[:99])),
+    "merge": ("log Z, merged", lambda model: model.merge(_other())),
+    "merged": ("log Z, merged", lambda model: _other().merge(model)),
+}
+
+
+@pytest.mark.parametrize("name", GO_ON)
+def test_goes_on(name, saved):
+    """A model that was loaded is fitted anew, or on from where it was, as the one that was saved."""
+    start, go_on = GO_ON[name]
+    loaded = go_on(load(saved(fitted(start))))
+    model = go_on(copy.deepcopy(fitted(start)))
+    assert_same(dict(answers(model)), dict(answers(loaded)), name)
+    assert set(vars(loaded)) == set(vars(model))
+
+
+def test_array_like_parameters(saved):
+    """Lists stay lists, and what can be an array is one."""
+    rows = pd.DataFrame(POINTS[:4])
+    model = ExpressiveKernel(landmarks=rows).fit(POINTS)
+    loaded = load(saved(model))
+    assert_array_equal(loaded.landmarks, rows)
+    assert_same(loaded.fit(POINTS).transform(POINTS), model.transform(POINTS))
+
+
+@pytest.mark.parametrize("word", ["tea", "\ud800", "\U0001f375 \n", "", 7, 2.5, -np.inf, True, None, (1, ("a", None))])
+def test_words(word, saved):
+    model = AttentionWordVectors(2)
+    model.vocabulary_, model.embedding_ = {"first": 0, word: 1}, np.eye(2, dtype=np.float32)
+    model.isolated_ = np.zeros(2, bool)
+    loaded = load(saved(model))
+    assert_same(list(loaded.vocabulary_.items()), [("first", 0), (word, 1)])
+    assert_same(loaded.transform([[word], ["first", word]]), np.array([[0, 1], [0.5, 0.5]], np.float32))
+
+
+def test_word2vec(saved, tmp_path):
+    """Models that come from elsewhere, without a fit."""
+    (tmp_path / "vectors").write_text("2 2\ntea 1 0\npot 0 1\n")
+    model = AttentionWordVectors.load_word2vec_format(tmp_path / "vectors")
+    assert_same(load(saved(model)).transform(["tea pot"]), model.transform(["tea pot"]))
+
+
+def test_each_array_once(saved):
+    """Arrays of the same content share an entry."""
+    path = saved(fitted("precomputed"))
+    with np.load(path) as arrays:
+        contents = [(array.dtype, array.shape, array.tobytes()) for array in arrays.values()]
+    assert len(set(contents)) == len(contents)
+    tree = tree_of(path)
+    assert tree["fitted"]["vectors"] == tree["fitted"]["key_embedding"]
+    loaded = load(path)
+    assert not np.shares_memory(loaded._vectors, loaded.key_embedding_)
+
+
+def test_memory_map(saved, tmp_path):
+    """Keys of a memory map are in the file."""
+    np.save(tmp_path / "keys.npy", KEYS)
+    model = _normalizer(method="exact").fit(np.load(tmp_path / "keys.npy", mmap_mode="r"))
+    assert_same(load(saved(model)).score_samples(KEYS[:9]), model.score_samples(KEYS[:9]))
+
+
+def test_other_parameters(saved):
+    loaded = load(saved(fitted("points")), n_jobs=2, verbose=1)
+    assert (loaded.n_jobs, loaded.verbose) == (2, 1)
+    with pytest.raises(ValueError, match="Invalid parameter 'colour'"):
+        load(saved(fitted("points")), colour=1)
+
+
+def test_other_byte_order(saved, tmp_path):
+    """Files of machines with the bytes the other way round."""
+    path = saved(fitted("points"))
+    with np.load(path) as arrays:
+        swapped = {name: array.astype(array.dtype.newbyteorder()) for name, array in arrays.items()}
+    np.savez_compressed(tmp_path / "swapped.npz", **swapped)
+    loaded = load(tmp_path / "swapped.npz")
+    assert loaded.embedding_.dtype.isnative
+    assert_same(dict(answers(loaded)), dict(answers(fitted("points"))))
+
+
+# Where the file goes ---------------------------------------------------------------------------------------
+def test_no_suffix_and_nothing_else(tmp_path):
+    save(fitted("landmarks"), str(tmp_path / "model.bin"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_complete_or_not_at_all(tmp_path, monkeypatch, error):
+    path = tmp_path / "model"
+    path.write_bytes(b"before")
+
+    def interrupted(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(np.lib.format, "write_array", interrupted)
+    with pytest.raises(error):
+        save(fitted("landmarks"), path)
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+    assert path.read_bytes() == b"before"
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        save(fitted("landmarks"), tmp_path / "nowhere" / "model")
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        save(fitted("landmarks"), tmp_path)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing")
+    assert not list(tmp_path.parent.glob("*.part"))
+
+
+# What is no model, and what is no data ---------------------------------------------------------------------
+def test_only_our_fitted_estimators(tmp_path):
+    class Subclass(ExpressiveKernel):
+        pass
+
+    for model in (make_pipeline(ExpressiveKernel(n_components=3)).fit(POINTS), Subclass(), "model", ExpressiveKernel):
+        with pytest.raises(TypeError, match="must be one of AttentionEmbedding"):
+            save(model, tmp_path / "model")
+    with pytest.raises(NotFittedError):
+        save(ExpressiveKernel(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_functions_are_given(saved):
+    """The file has a function's name, to tell the user; it is never imported."""
+    path = saved(fitted("function"))
+    assert tree_of(path)["params"]["affinity"] == {"function": "sklearn.metrics.pairwise.rbf_kernel"}
+    with pytest.raises(ValueError, match=r"affinity was the function sklearn.metrics.pairwise.rbf_kernel.*affinity="):
+        load(path)
+    with pytest.raises(ValueError, match=r"^\S* affinity was the function \S*, and files hold no functions"):
+        load(path, affinity="precomputed")
+
+
+def test_two_functions_of_one_parameter(tmp_path):
+    model = copy.deepcopy(fitted("function")).set_params(affinity=laplacian_kernel)
+    with pytest.raises(ValueError, match=r"affinity is .* in fit.*fit again"):
+        save(model, tmp_path / "model")
+
+
+def test_parameters_set_after_fit(saved):
+    """They are saved as they are, and the fitted model as it is."""
+    model = copy.deepcopy(fitted("precomputed")).set_params(temperature=7, affinity="bipartite")
+    loaded = load(saved(model))
+    assert (loaded.temperature, loaded.affinity) == (7, "bipartite")
+    assert_same(loaded.transform(AFFINITY), model.transform(AFFINITY))
+
+
+@pytest.mark.parametrize(
+    "landmarks", [[[object()]], [["a"]], {"a": 1}, np.array([[1 + 2j]]), np.array([[object()]]), [[1j]]]
+)
+def test_what_is_no_data(landmarks, tmp_path):
+    model = copy.deepcopy(fitted("landmarks"))
+    model.landmarks = landmarks
+    if landmarks == [["a"]]:  # is data
+        save(model, tmp_path / "model")
+        return
+    with pytest.raises((TypeError, ValueError), match="landmarks"):
+        save(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+# Files that are not right ----------------------------------------------------------------------------------
+def tree_of(path):
+    with np.load(path) as arrays:
+        return json.loads(bytes(arrays["model"]))
+
+
+def changed(path, change):
+    """The file with its JSON or its arrays changed, and checksums that fit."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    tree = json.loads(bytes(arrays["model"]))
+    change(tree, arrays)
+    arrays["model"] = np.frombuffer(json.dumps(tree).encode(), np.uint8)
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+    return path
+
+
+def test_later_formats(saved):
+    def change(tree, arrays):
+        tree["format_version"] = 3
+        tree["versions"]["sklearn_attnembed"] = "7.1"
+
+    path = changed(saved(fitted("points")), change)
+    with pytest.raises(ValueError, match=r"of format 3, of sklearn_attnembed 7\.1, but .* up to 1. Upgrade"):
+        load(path)
+
+
+WRONG = {
+    "another format": (lambda tree, arrays: tree.update(format="keras"), "the format has to be 'sklearn_attnembed'"),
+    "no estimator of ours": (lambda tree, arrays: tree.update(estimator="SVC"), "the estimator has to be one of"),
+    "a parameter missing": (lambda tree, arrays: tree["params"].pop("tol"), "params has to be made of"),
+    "another parameter": (lambda tree, arrays: tree["params"].update(colour=1), "params has to be made of"),
+    "a parameter's value": (lambda tree, arrays: tree["params"].update(tol=-1), "'tol' parameter"),
+    "an attribute missing": (lambda tree, arrays: tree["fitted"].pop("embedding"), "fitted/embedding has to be there"),
+    "another attribute": (lambda tree, arrays: tree["fitted"].update(evil=1), "fitted has to be made of"),
+    "a version that is none": (lambda tree, arrays: tree.update(format_version=True), "format_version has to be of"),
+    "not of that type": (lambda tree, arrays: tree["fitted"].update(n_iter="2"), "fitted/n_iter has to be of type int"),
+    "no reference": (lambda tree, arrays: tree["fitted"].update(embedding=[1.0]), "a reference to an array"),
+    "nothing there": (
+        lambda tree, arrays: tree["fitted"].update(embedding={"array": "../evil"}), "entry ../evil.npy, but is missing",
+    ),
+    "an array missing": (lambda tree, arrays: arrays.pop("fitted/embedding"), "fitted/embedding.npy, but is missing"),
+    "another shape": (
+        lambda tree, arrays: arrays.update({"fitted/embedding": np.ones((59, 3))}), "of shape",
+    ),
+    "one dimension": (
+        lambda tree, arrays: arrays.update({"fitted/key_weight": np.ones((60, 1))}), "of shape",
+    ),
+    "another dtype": (lambda tree, arrays: arrays.update({"fitted/key_weight": np.ones(60, int)}), "float64"),
+    "text": (lambda tree, arrays: arrays.update({"fitted/key_weight": np.full(60, "a")}), "an array of numbers"),
+    "a cluster that is not there": (
+        lambda tree, arrays: arrays.update({"fitted/key_cluster": np.full(60, 10**9)}), "from -1 to 59",
+    ),
+    "indices out of range": (
+        lambda tree, arrays: arrays["fitted/affinity_matrix/indices"].__setitem__(0, 10**6), "ValueError",
+    ),
+    "indices below zero": (
+        lambda tree, arrays: arrays["fitted/affinity_matrix/indices"].__setitem__(0, -5), "ValueError",
+    ),
+    "pointers that fall": (
+        lambda tree, arrays: arrays["fitted/affinity_matrix/indptr"].__setitem__(1, 10**5), "ValueError",
+    ),
+    "a sparse matrix of another kind": (
+        lambda tree, arrays: tree["fitted"]["affinity_matrix"].update(sparse="bsr"), "KeyError",
+    ),
+    "JSON of another kind": (lambda tree, arrays: tree.update(params=[1]), "has to be"),
+    "deep": (lambda tree, arrays: tree.update(params=json.loads("[" * 500 + "]" * 500)), "has to be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_content(what, saved):
+    """Each entry is checked, whatever checksums say."""
+    change, message = WRONG[what]
+    path = saved(fitted("precomputed"))
+    assert load(changed(path, lambda tree, arrays: None)) is not None
+    with pytest.raises(ValueError, match=message) as caught:
+        load(changed(path, change))
+    assert str(path) in str(caught.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("unpickled",))
+
+
+def test_never_unpickles(saved, tmp_path):
+    path = saved(fitted("precomputed"))
+    with open(tmp_path / "evil.npz", "wb") as file:
+        np.savez(file, model=np.array([Evil()], object))
+    with open(tmp_path / "evil.npy", "wb") as file:
+        np.save(file, np.array([Evil()], object))
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil()))
+    changed(path, lambda tree, arrays: arrays.update({"fitted/embedding": np.array([Evil()] * 60, object)}))
+    for name in ("evil.npz", "evil.npy", "evil.pkl", path.name):
+        with pytest.raises(ValueError, match=re.escape(name)):
+            load(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04" + 30 * b"\0", b"\x93NUMPY", b"text\n" * 100])
+def test_no_npz(content, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match=r"has to be a file of sklearn_attnembed\.save"):
+        load(tmp_path / "file")
+
+
+def test_another_npz(tmp_path):
+    np.savez(tmp_path / "a.npz", a=1)
+    with pytest.raises(ValueError, match=r"in the entry model.npy, but is missing"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["precomputed", "log Z, neighbors", "words"])
+def test_damaged_files(name, saved, tmp_path):
+    """Bytes that change, and files that are cut or go on: refused, or nothing of it mattered."""
+    model, content, rng = fitted(name), saved(fitted(name)).read_bytes(), np.random.default_rng(0)
+    expected = dict(answers(model))
+    path, outcomes = tmp_path / "damaged", []
+    for trial in range(150):
+        damaged = bytearray(content)
+        if trial % 3 == 0:
+            del damaged[rng.integers(len(content)) :]
+        else:
+            # Everywhere, or where the directory of the archive is.
+            places = rng.integers(0 if trial % 3 == 1 else len(content) - 1500, len(content), size=1 + trial % 2)
+            damaged[places[0]] ^= 1 << rng.integers(8)
+            damaged[places[-1]] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            loaded = load(path)
+        except ValueError as error:
+            outcomes.append("refused" if str(path) in str(error) else str(error))
+        else:
+            outcomes.append("read")
+            assert_same(dict(answers(loaded)), expected, f"trial {trial}")
+    assert set(outcomes) <= {"refused", "read"}
+    assert outcomes.count("refused") > 100
