@@ -1,5 +1,7 @@
 """Affinities from distances and adjacencies."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -307,6 +309,78 @@ def test_input_stays(weighting):
         assert_array_equal(getattr(distances, name), getattr(before, name))
 
 
+def split(matrix):
+    """Every entry as two that add up to it, in no order, with 64-bit indices."""
+    matrix = sp.csr_array(matrix)
+    order = np.concatenate([np.tile(np.arange(a, b), 2)[::-1] for a, b in pairwise(matrix.indptr)]).astype(int)
+    out = sp.csr_array(matrix.shape)
+    share = np.concatenate([np.repeat([0.75, 0.25], b - a) for a, b in pairwise(matrix.indptr)])
+    out.data, out.indices = matrix.data[order] * share, matrix.indices[order].astype(np.int64)
+    out.indptr = 2 * matrix.indptr.astype(np.int64)
+    return out
+
+
+@every
+def test_split_entries_add_up(weighting, points):
+    distances = distances_of(points)
+    before = split(distances)
+    messy = before.copy()
+    assert_allclose(
+        neighbor_affinity(messy, 15, weighting=weighting).toarray(),
+        neighbor_affinity(distances, 15, weighting=weighting).toarray(),
+        rtol=1e-12,
+    )
+    assert_allclose(local_scale(messy), local_scale(distances), rtol=1e-14)
+    for name in ("data", "indices", "indptr"):
+        assert_array_equal(getattr(messy, name), getattr(before, name))
+        assert getattr(messy, name).dtype == getattr(before, name).dtype
+
+
+@every
+@pytest.mark.parametrize(
+    "rows",
+    [[[], [3.0]], [[], [], [0.0, 2, 1, 3], [1.0, 0, 2]], [[], [0.0, 1, 2, 4, 3]]],
+    ids=["one", "some", "last two"],
+)
+def test_empty_rows_come_first(rows, weighting):
+    """Also where no more than the last two entries are out of order."""
+    n_empty = rows.count([])
+    weights = weigh(*rows, n_neighbors=2, weighting=weighting)
+    assert not weights[:n_empty].any()
+    for row, found in zip(rows[n_empty:], weights[n_empty:], strict=True):
+        wanted = weigh(sorted(row), n_neighbors=2, weighting=weighting)[0, np.argsort(np.argsort(row))]
+        assert_allclose(found[: len(row)], wanted)
+    assert_array_equal(local_scale(graph(*rows)), [max(row, default=0) for row in rows])
+
+
+@every
+@pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e160, 1e300])
+def test_unit_of_distance_does_not_matter_however_large(weighting, unit, points):
+    distances = distances_of(points / np.abs(points).max())
+    assert_allclose(
+        neighbor_affinity(distances * unit, 15, weighting=weighting).toarray(),
+        neighbor_affinity(distances, 15, weighting=weighting).toarray(),
+        rtol=1e-6,
+    )
+
+
+@every
+def test_neighbours_beyond_all_counting(weighting, points):
+    distances = distances_of(points)
+    assert_allclose(
+        neighbor_affinity(distances, 10**15, weighting=weighting, perplexity=5).toarray(),
+        neighbor_affinity(distances, distances.shape[1], weighting=weighting, perplexity=5).toarray(),
+    )
+
+
+@pytest.mark.parametrize("function", [neighbor_affinity, local_scale])
+def test_a_graph_whose_indices_are_out_of_range(function):
+    distances = graph([0.0, 1, 2], [1.0])
+    distances.indices[1] = 6
+    with pytest.raises(ValueError, match=r"distances must be .* index 6, out of range for 6\. Build it anew"):
+        function(distances)
+
+
 # In AttentionEmbedding ---------------------------------------------------------------------------------------
 @every
 @pytest.mark.parametrize("affinity", ["nearest_neighbors", "precomputed_nearest_neighbors"])
@@ -388,8 +462,9 @@ def test_bad_parameters(params):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0], ids=str)
 def test_distances_that_are_none(bad):
-    with pytest.raises(ValueError, match="distances"):
-        neighbor_affinity(graph([0.0, bad, 2.0]), 2)
+    for function in (neighbor_affinity, local_scale):
+        with pytest.raises(ValueError, match="distances"):
+            function(graph([0.0, bad, 2.0]))
 
 
 @pytest.mark.parametrize("key_scale", [[1.0], [1.0] * 5 + [np.nan], [1.0] * 5 + [-1.0]], ids=str)

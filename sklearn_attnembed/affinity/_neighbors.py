@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from sklearn.neighbors import sort_graph_by_row_values
 from sklearn.utils import check_array, gen_batches
 
-from .._core.operators import compact
+from .._core.operators import canonical
 from .._sklearn import Interval, StrOptions, validate_params
 from .._typing import Float64, SparseMatrix, Weighting
 
@@ -110,11 +109,7 @@ def neighbor_affinity(
             f"weighting='self_tuning' needs key_scale, the local scales of the keys, unless distances is square, but "
             f"its shape is {distances.shape}. Pass key_scale=local_scale(distances_between_keys)."
         )
-    distances = check_array(distances, accept_sparse="csr", input_name="distances", ensure_min_samples=0)
-    if distances.nnz and distances.data.min() < 0:
-        raise ValueError(
-            f"distances must be >= 0, but the smallest is {distances.data.min():.4g}. Use another metric, or clip them."
-        )
+    distances = _checked_distances(distances)
     graph, near, present = _nearest(distances, n_neighbors + 1)
     last = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0)
     edge = np.take_along_axis(near, last, axis=1)
@@ -129,22 +124,25 @@ def neighbor_affinity(
             target = perplexity or max(n_neighbors / _NEIGHBORS_PER_PERPLEXITY, _LEAST_PERPLEXITY)
             weights = np.empty_like(near)
             for rows in gen_batches(len(near), _BATCH):
-                weights[rows] = _with_perplexity(np.square(near[rows]), present[rows], target)
+                weights[rows] = _with_perplexity(near[rows], present[rows], target)
         else:
-            scale = local_scale(distances)
+            scale = _scale(*_nearest(distances, _SCALE_NEIGHBOR + 1)[1:])
             keys = scale if key_scale is None else _checked_scale(key_scale, distances.shape[1])
-            product = scale[:, None] * _dense(graph, keys[graph.indices], present)
+            tiny = np.finfo(float).tiny
             with np.errstate(over="ignore"):  # copies have no scale: whatever is not one of them is far
-                exponent = np.minimum(np.square(near) / np.maximum(product, np.finfo(float).tiny), _FAR)
+                exponent = np.minimum(near / np.maximum(scale, tiny)[:, None], _FAR)
+                exponent *= np.minimum(near / np.maximum(_dense(graph, keys[graph.indices], present), tiny), _FAR)
+            exponent = np.minimum(exponent, _FAR)
             exponent -= np.where(present, exponent, np.inf).min(axis=1, initial=_FAR, keepdims=True)
             weights = np.exp(-np.where(present, exponent, 0))
         weights *= np.clip(inside, _EDGE, 1)
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     indices = _dense(graph, graph.indices, present)[present]
     dtype = graph.dtype if graph.dtype == np.float32 else np.float64
-    return compact(sp.csr_array((weights[present].astype(dtype), indices, indptr), shape=graph.shape))
+    return canonical(sp.csr_array((weights[present].astype(dtype), indices, indptr), shape=graph.shape))
 
 
+@validate_params({"distances": ["sparse matrix"]}, prefer_skip_nested_validation=True)
 def local_scale(distances: SparseMatrix) -> Float64:
     """Distance of each row to its seventh neighbour, the point itself not counted: the scale of "self_tuning".
 
@@ -170,7 +168,18 @@ def local_scale(distances: SparseMatrix) -> Float64:
     >>> local_scale(kneighbors_graph(points, 8, mode="distance", include_self=True))[:3].tolist()
     [7.0, 6.0, 5.0]
     """
-    return _scale(*_nearest(distances, _SCALE_NEIGHBOR + 1)[1:])
+    return _scale(*_nearest(_checked_distances(distances), _SCALE_NEIGHBOR + 1)[1:])
+
+
+def _checked_distances(distances: SparseMatrix) -> Any:
+    """A graph of distances as a CSR array, entries at the same place summed."""
+    distances = canonical(distances, "distances")
+    distances = check_array(distances, accept_sparse="csr", input_name="distances", ensure_min_samples=0)
+    if distances.nnz and distances.data.min() < 0:
+        raise ValueError(
+            f"distances must be >= 0, but the smallest is {distances.data.min():.4g}. Use another metric, or clip them."
+        )
+    return distances
 
 
 def _checked_scale(key_scale: ArrayLike, n_keys: int) -> Float64:
@@ -184,12 +193,16 @@ def _checked_scale(key_scale: ArrayLike, n_keys: int) -> Float64:
     return scale
 
 
-def _nearest(distances: SparseMatrix, width: int) -> tuple[Any, Float64, NDArray[np.bool_]]:
+def _nearest(distances: Any, width: int) -> tuple[Any, Float64, NDArray[np.bool_]]:
     """The graph with rows in order of distance, their first `width` distances and which of these there are."""
-    graph = sp.csr_matrix(distances, copy=True)
-    if graph.nnz:
-        graph = sort_graph_by_row_values(graph, copy=False, warn_when_not_sorted=False)
-    present = np.arange(width) < np.diff(graph.indptr)[:, None]
+    counts = np.diff(distances.indptr)
+    if len(counts) and not np.ptp(counts):  # as many in each row, as of nearest neighbours: faster
+        order = np.argsort(distances.data.reshape(len(counts), -1), axis=1, kind="stable")
+        order = (order + distances.indptr[:-1, None]).ravel()
+    else:
+        order = np.lexsort((distances.data, np.repeat(np.arange(len(counts)), counts)))  # ties by column
+    graph = sp.csr_array((distances.data[order], distances.indices[order], distances.indptr), shape=distances.shape)
+    present = np.arange(min(width, max(counts.max(initial=0), 1))) < counts[:, None]
     return graph, _dense(graph, graph.data.astype(np.float64), present), present
 
 
@@ -208,11 +221,13 @@ def _scale(near: Float64, present: NDArray[np.bool_]) -> Float64:
     return np.take_along_axis(near, place[:, None], axis=1)[:, 0]
 
 
-def _with_perplexity(squares: Float64, present: NDArray[np.bool_], perplexity: float, n_steps: int = 40) -> Float64:
-    """``exp(-b squares)``, b such that the entropy of every row, once normalised, is log `perplexity`.
+def _with_perplexity(near: Float64, present: NDArray[np.bool_], perplexity: float, n_steps: int = 40) -> Float64:
+    """``exp(-b near^2)``, b such that the entropy of every row, once normalised, is log `perplexity`.
 
     Newton's method on log b within a bracket. Rows of fewer entries than `perplexity` are left flat.
     """
+    largest = np.frexp(near.max(axis=1, keepdims=True, initial=0))[1]
+    squares = np.square(np.ldexp(near, -largest))  # in a unit that is a power of two: exact, without overflow
     excess = np.where(present, squares - squares[:, :1], 0)
     typical = excess.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
     excess /= np.where(typical > 0, typical, 1)[:, None]  # so that b is of order one, whatever the unit of distance
