@@ -223,6 +223,32 @@ def test_chunks_give_what_fit_gives(method, weights, n_heavy):
     assert_allclose(one.covariances_, whole.covariances_, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", SMOOTH)
+@pytest.mark.parametrize("weights", [None, WEIGHTS + 0.1], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("cuts", [[110, 113], [3, 50], [1], range(3, 120, 3), range(1, 120)], ids=str)
+def test_chunks_of_no_more_than_the_heavy_keys(method, weights, cuts):
+    """Such a chunk has nothing to draw from."""
+    chunks = np.split(np.arange(120), cuts)
+
+    def fitted(rows, name="fit"):
+        return getattr(model, name)(KEYS[rows], sample_weight=None if weights is None else weights[rows])
+
+    model = make(method, n_heavy=5)
+    expected = fitted(np.arange(120)).score_samples(QUERIES)
+    model = make(method, n_heavy=5)
+    for rows in chunks:
+        fitted(rows, "partial_fit")
+    assert_allclose(model.score_samples(QUERIES), expected, atol=1e-6)
+    shards = []
+    for rows in chunks:
+        model = make(method, n_heavy=5)
+        shards.append(fitted(rows))
+    model = shards.pop()
+    for shard in shards:
+        model.merge(shard)
+    assert_allclose(model.score_samples(QUERIES), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["gaussian", "control_variate"])
 def test_clusters_of_the_first_chunk_stay(method):
     model = make(method, n_clusters=4).partial_fit(MANY[:3000])

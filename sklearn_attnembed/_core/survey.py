@@ -347,6 +347,8 @@ def score_tails(queries: Array, sample: KeySample, moments: tuple[Array, Array, 
 # Queries that are keys -------------------------------------------------------------------------------
 def enter(ledger: Ledger, marks: Marks, weights: Array | None) -> Ledger:
     """The ledger of which keys there are, and of what weight, with these ones in it."""
+    if not len(marks):
+        return ledger
     distinct, copies = np.unique(marks, return_inverse=True)
     ledger = [*ledger, (distinct, group_sums(copies, weights, len(distinct)))]
     # Like a binary counter: every key is sorted anew at most log2(number of chunks) times.
