@@ -41,9 +41,10 @@ _KEEPING = ("neighbors", "exact", "auto")
 
 def _can_forget(estimator: Any) -> bool:
     """Whether a summary of the keys is enough; an error that says why not."""
-    if estimator.method in _KEEPING:
+    method = getattr(estimator, "_method", estimator.method)
+    if method in _KEEPING:
         raise AttributeError(
-            f"partial_fit and merge keep no keys, but method={estimator.method!r} needs them: use fit, which takes a "
+            f"partial_fit and merge keep no keys, but method={method!r} needs them: use fit, which takes a "
             'memory map too, or method="control_variate".'
         )
     return True
@@ -213,6 +214,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     _key_weights: Float64 | None
     _key_labels: Integers | None
     _scale: list[float]
+    _settings: dict[str, Any]
+    _method: str
 
     def __init__(
         self,
@@ -274,6 +277,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             if plan.method == "auto":
                 plan, expected = choose(X, weights, plan, self.tol, cluster_centers, run)
             summary, labels = summarise(X, weights, plan, cluster_centers, run)
+        self._keep_settings(plan)
         self._keys, self._key_weights, self._key_labels, self.estimated_error_ = X, weights, labels, expected
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
 
@@ -324,6 +328,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             summary, labels = summarise(X, weights, plan, cluster_centers, run, before)
             if before is not None:
                 summary = combine(before, summary, plan, cluster_centers, run)
+        if first:
+            self._keep_settings(plan)
         self._keys, self._key_weights, self._key_labels, self.estimated_error_ = None, None, None, np.nan
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
 
@@ -368,7 +374,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             )
         check_is_fitted(other)
         plan, theirs = self._fitted_plan(), other._fitted_plan()
-        values = {"kernel": (self.kernel, other.kernel), "temperature": (1 / plan.beta, 1 / theirs.beta)}
+        kernels = self._settings["kernel"], other._settings["kernel"]
+        values = {"kernel": kernels, "temperature": (1 / plan.beta, 1 / theirs.beta)}
         names = ["method", "covariance_type", "n_heavy"]
         names += ["n_components", "seed"] if plan.has_features else ["n_samples"]
         values |= {name: (getattr(plan, name), getattr(theirs, name)) for name in names}
@@ -522,14 +529,17 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             )
         return plan
 
+    def _keep_settings(self, plan: Plan) -> None:
+        """Store the plan to go on with, whatever becomes of the parameters; its kernel as it was given, for pickles."""
+        self._settings, self._method = {**plan._asdict(), "kernel": self.kernel}, self.method
+
     def _fitted_plan(self) -> Plan:
-        """The plan in use; only numbers of it are stored, the kernel may be any function."""
-        return Plan(as_kernel(self.kernel), **self._settings)
+        """The plan in use."""
+        return Plan(**{**self._settings, "kernel": as_kernel(self._settings["kernel"])})
 
     def _store(self, plan: Plan, summary: Summary, labels: Integers) -> Self:
         """Set the fitted attributes."""
         self._summary, self._scale = summary, []
-        self._settings = {name: value for name, value in plan._asdict().items() if name != "kernel"}
         self.method_, self.n_clusters_ = plan.method, len(summary.centers)
         self.n_samples_, self.n_exact_ = plan.n_samples, plan.n_exact
         self.weights_, self.means_ = summary.statistics.weight, summary.statistics.mean

@@ -316,6 +316,58 @@ def test_every_key_heavy(method):
 
 
 # Bookkeeping -----------------------------------------------------------------------------------------
+OTHERS = {
+    "kernel": "squared",
+    "method": "exact",
+    "temperature": 0.1,
+    "n_clusters": 9,
+    "covariance_type": "diag",
+    "n_samples": 8,
+    "n_exact": 500,
+    "n_heavy": 40,
+    "n_components": 4,
+    "tol": 1e-9,
+    "random_state": 7,
+}
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+@DEFINED
+def test_parameters_set_after_fit_wait_for_the_next(kernel, method, chunks):
+    def results(model):
+        out = [*model.score_samples(QUERIES, return_std=True), model.transform(QUERIES)]
+        return out if chunks else [*out, model.score(QUERIES), model.score_samples_exact(QUERIES)]
+
+    def more(model):
+        return model.partial_fit(KEYS[2000:]).merge(make(method, kernel, n_clusters=2).fit(KEYS[:500]))
+
+    if chunks and method in ("neighbors", "exact"):
+        model = make(method, kernel).fit(KEYS).set_params(method="gaussian")
+        assert not hasattr(model, "merge")
+        assert not hasattr(model, "partial_fit")
+        return
+    models = [make(method, kernel, n_clusters=2) for _ in range(3)]
+    for model in models:
+        _ = model.partial_fit(KEYS[:2000]) if chunks else model.fit(KEYS)
+    models[1].set_params(**OTHERS)
+    models[2] = pickle.loads(pickle.dumps(models[2].set_params(**OTHERS)))
+    if chunks:
+        models = [more(model) for model in models]
+    for model in models[1:]:
+        for ours, expected in zip(results(model), results(models[0]), strict=True):
+            assert_array_equal(ours, expected)
+        assert model.get_params()["kernel"] == "squared"
+    anew = models[1].fit(KEYS)
+    assert_array_equal(anew.score_samples(QUERIES), make(**OTHERS).fit(KEYS).score_samples(QUERIES))
+
+
+def test_merge_compares_what_was_fitted():
+    model, other = make().fit(KEYS), make("control_variate", "expressive", temperature=2.0).fit(KEYS)
+    other.set_params(**model.get_params())
+    with pytest.raises(ValueError, match="kernel is 'softmax' here and 'expressive' there"):
+        model.merge(other)
+
+
 def test_score_is_minus_the_mean_error():
     model = NormalizerEstimator(temperature=0.3).fit(KEYS)
     gap = model.score_samples(QUERIES) - log_normalizer_exact(QUERIES, KEYS, temperature=0.3)
