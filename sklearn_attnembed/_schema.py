@@ -290,20 +290,22 @@ class Listing(Kind):
 
 @dataclass(frozen=True)
 class Group(Kind):
-    """Values by name: for each name in the file where it is found in memory, as attribute, key or place, and its kind.
+    """Values by name: for each name in the file its place in memory (attribute, key, number or function) and its kind.
 
-    `make` makes of a dict by the names in memory what is there. Axes have names of the group's own, but for `shared`:
-    its names for axes of the whole, where these are known.
+    `make` makes of a dict by these places what is there. Axes have names of the group's own, but for those `shared`
+    with the whole, where these are known: by the same name, or "here=there".
     """
 
     parts: dict[str, tuple[Any, Kind]]
     make: Callable[[dict[Any, Any]], Any] = dict
-    shared: tuple[tuple[str, str], ...] = ()
+    shared: tuple[str, ...] = ()
 
     def write(self, value: Any, file: Writer, name: str) -> Any:
         tree = {}
         for part, (place, kind) in self.parts.items():
-            if isinstance(value, dict | list) or isinstance(place, int):
+            if callable(place):
+                tree[part] = kind.write(place(value), file, f"{name}/{part}")
+            elif isinstance(value, dict) or isinstance(place, int):
                 tree[part] = kind.write(value[place], file, f"{name}/{part}")
             elif hasattr(value, place) or not isinstance(kind, Maybe):
                 tree[part] = kind.write(getattr(value, place), file, f"{name}/{part}")
@@ -312,7 +314,8 @@ class Group(Kind):
     def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
         if not isinstance(node, dict) or set(node) - set(self.parts):
             file.fail(name, f"made of {', '.join(self.parts)}", _short(node))
-        own = {here: sizes[there] for here, there in self.shared if there in sizes}
+        pairs = [(each.split("=")[0], each.split("=")[-1]) for each in self.shared]
+        own = {here: sizes[there] for here, there in pairs if there in sizes}
         values = {}
         for part, (place, kind) in self.parts.items():
             if part in node:

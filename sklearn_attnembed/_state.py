@@ -91,18 +91,8 @@ def _word(word: Any, file: Writer, name: str) -> Any:
     return Value("").write(word, file, name)
 
 
-class _Neighbors(Kind):
-    """NearestNeighbors, found again from the points."""
-
-    _parts = {"metric": Value("metric"), "points": Matrix("n_samples", "n_features")}
-
-    def write(self, value: Any, file: Writer, name: str) -> Any:
-        values = {"metric": value.metric, "points": neighbor_points(value)}
-        return {part: kind.write(values[part], file, f"{name}/{part}") for part, kind in self._parts.items()}
-
-    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
-        values = {part: kind.read(node[part], file, f"{name}/{part}", sizes) for part, kind in self._parts.items()}
-        return NearestNeighbors(metric=values["metric"]).fit(values["points"])
+def _neighbors(values: dict[Any, Any]) -> NearestNeighbors:
+    return NearestNeighbors(metric=values["metric"]).fit(values[neighbor_points])
 
 
 def _sketch(values: dict[str, Any]) -> PolynomialCountSketch:
@@ -130,7 +120,7 @@ def _statistics(width: str) -> Group:
         "mean": ("mean", numbers(FLOAT64, "n_clusters", "width")),
         "scatter": ("scatter", Numbers(FLOAT64, scatter)),
     }
-    return Group(parts, _record(KeyStatistics), (("width", width),))
+    return Group(parts, _record(KeyStatistics), (f"width={width}",))
 
 
 def _cells(width: str, n_keys: str) -> Group:
@@ -141,20 +131,25 @@ def _cells(width: str, n_keys: str) -> Group:
         "keys": ("order", numbers(INTEGERS, "n_members", below="n_keys")),
         "starts": ("starts", numbers(INTEGERS, "n_starts")),
     }
-    return Group(parts, _record(Cells), (("width", width), ("n_keys", n_keys), ("n_clusters", "n_clusters")))
+    return Group(parts, _record(Cells), (f"width={width}", f"n_keys={n_keys}", "n_clusters"))
 
 
 _COLUMNS: dict[str, tuple[Any, Kind]] = {
-    "n_features": ("n_features_in_", Maybe(Scalar(int, "n_features"))),
+    "n_features": ("n_features_in_", Scalar(int, "n_features")),
     "feature_names": ("feature_names_in_", Maybe(_Names())),
 }
 
 
 # AttentionEmbedding ------------------------------------------------------------------------------------
+def _model(values: dict[Any, Any]) -> Model:
+    if values["near"] is not None:  # nearest keys are each query's own
+        values["near"] = Near(np.zeros((0, values["n_exact"]), np.int32), **values["near"])
+    return Model(**values)
+
+
 def _out_of_sample(n_targets: str) -> Group:
     """What a new row (or column) has to know of the keys."""
-    near: dict[str, tuple[Any, Kind]] = {
-        "nearest": ("nearest", numbers(INTEGERS, "n_queries", "n_exact", below="n_active")),
+    far: dict[str, tuple[Any, Kind]] = {
         "sample": ("sample", Listing(numbers(INTEGERS, "n_drawn", below="n_active"))),
         "labels": ("labels", Maybe(numbers(INTEGERS, "n_active"))),
     }
@@ -166,11 +161,11 @@ def _out_of_sample(n_targets: str) -> Group:
         "keys": ("keys", Maybe(numbers(FLOAT64, "n_active", "n_components"))),
         "key_weights": ("weights", Maybe(numbers(FLOAT64, "n_active"))),
         "fingerprints": ("fingerprints", Maybe(numbers(FLOAT64, "n_active", 4))),
-        "n_exact": ("n_exact", Scalar(int, "n_exact")),
+        "n_exact": ("n_exact", Scalar(int)),
         "cells": ("cells", Maybe(_cells("n_components", "n_active"))),
-        "near": ("near", Maybe(Group(near, _record(Near), (("n_active", "n_active"), ("n_exact", "n_exact"))))),
+        "far_keys": ("near", Maybe(Group(far, dict, ("n_active",)))),
     }
-    return Group(parts, _record(Model), (("n_targets", n_targets), ("n_components", "n_components")))
+    return Group(parts, _model, (f"n_targets={n_targets}", "n_components"))
 
 
 _FITTED: dict[str, tuple[Any, Kind]] = {
@@ -179,7 +174,10 @@ _FITTED: dict[str, tuple[Any, Kind]] = {
     "temperature": ("temperature", Scalar(float)),
     "walk_length": ("walk_length", Scalar(int)),
 }
-
+_NEIGHBORS: dict[str, tuple[Any, Kind]] = {
+    "metric": ("metric", Value("metric")),
+    "points": (neighbor_points, Matrix("n_samples", "n_features")),
+}
 _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     **_COLUMNS,
     "embedding": ("embedding_", numbers(FLOATS, "n_samples", "n_components")),
@@ -199,24 +197,31 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     "out_of_sample": ("_model", _out_of_sample("n_keys")),
     "out_of_sample_columns": ("_column_model", Maybe(_out_of_sample("n_samples"))),
     "points": ("_points", Maybe(Matrix("n_samples", "n_features"))),
-    "neighbors": ("_neighbors", Maybe(_Neighbors())),
+    "neighbors": ("_neighbors", Maybe(Group(_NEIGHBORS, _neighbors, ("n_samples", "n_features")))),
     "n_neighbors": ("_n_neighbors", Maybe(Scalar(int))),
     "weighting": ("_weighting", Maybe(Scalar(str))),
     "key_scale": ("_key_scale", Maybe(numbers(FLOAT64, "n_keys"))),
 }
 
+
+def _finish_embedding(model: Any) -> None:
+    """Set what is none of the file's business."""
+    if hasattr(model, "_neighbors"):
+        model._neighbors.n_jobs = model.n_jobs
+
+
 # NormalizerEstimator -----------------------------------------------------------------------------------
 _SAMPLE: dict[str, tuple[Any, Kind]] = {
     "keys": ("keys", numbers(FLOAT64, "n_drawn", "width")),
     "weight": ("weight", numbers(FLOAT64, "n_drawn")),
-    "marks": ("marks", numbers(UINT64, "n_drawn")),
-    "waiting": ("waiting", numbers(FLOAT64, "n_drawn")),
+    "hash": ("marks", numbers(UINT64, "n_drawn")),
+    "exponential_rank": ("waiting", numbers(FLOAT64, "n_drawn")),
     "rows": ("rows", numbers(INTEGERS, "n_drawn")),
     "cluster": ("labels", numbers(INTEGERS, "n_drawn", below="n_clusters")),
     "cell": ("cells", numbers(INTEGERS, "n_drawn")),
 }
 _LEDGER: dict[str, tuple[Any, Kind]] = {
-    "marks": (0, numbers(UINT64, "n_distinct")),
+    "hash": (0, numbers(UINT64, "n_distinct")),
     "weight": (1, numbers(FLOAT64, "n_distinct")),
 }
 _FEATURES: dict[str, tuple[Any, Kind]] = {
@@ -228,8 +233,8 @@ _SUMMARY: dict[str, tuple[Any, Kind]] = {
     "key_statistics": ("statistics", _statistics("width")),
     "heavy_keys": ("heavy_keys", numbers(FLOAT64, "n_heavy", "width")),
     "heavy_weights": ("heavy_weights", numbers(FLOAT64, "n_heavy")),
-    "sample": ("sample", Group(_SAMPLE, _record(KeySample), (("width", "width"), ("n_clusters", "n_clusters")))),
-    "known_keys": ("ledger", Listing(Group(_LEDGER, lambda values: (values[0], values[1])))),
+    "sample": ("sample", Group(_SAMPLE, _record(KeySample), ("width", "n_clusters"))),
+    "key_counts": ("ledger", Listing(Group(_LEDGER, lambda values: (values[0], values[1])))),
     "feature_sums": ("features", Maybe(Group(_FEATURES, _record(FeatureSums)))),
     "cells": ("cells", Maybe(_cells("width", "n_keys"))),
     "tails": ("tails", Maybe(numbers(FLOAT64, "n_clusters"))),
@@ -254,7 +259,7 @@ _NORMALIZER: dict[str, tuple[Any, Kind]] = {
     "estimated_error": ("estimated_error_", Scalar(float)),
     "calibration": ("_scale", Listing(Scalar(float))),
     "parameters": ("_settings", Group(_SETTINGS)),
-    "summary": ("_summary", Group(_SUMMARY, _record(Summary), (("width", "n_features"), ("n_keys", "n_keys")))),
+    "summary": ("_summary", Group(_SUMMARY, _record(Summary), ("width=n_features", "n_keys"))),
 }
 
 
@@ -280,7 +285,7 @@ _KERNEL: dict[str, tuple[Any, Kind]] = {
     "landmarks": ("landmarks_", Maybe(numbers(FLOATS, "n_landmarks", "n_features"))),
     "products": ("_products", Maybe(Group({"n_features": ("n_features_in_", Scalar(int))}, _products))),
     "scale": ("_scale", Maybe(numbers(FLOAT64, "n_products"))),
-    "sketch": ("sketch_", Maybe(Group(_SKETCH, _sketch, (("n_features", "n_features"),)))),
+    "sketch": ("sketch_", Maybe(Group(_SKETCH, _sketch, ("n_features",)))),
 }
 _WORDS: dict[str, tuple[Any, Kind]] = {
     "words": ("vocabulary_", _Vocabulary()),
@@ -304,7 +309,7 @@ _DERIVED = ("method_", "n_clusters_", "n_samples_", "n_exact_", "weights_", "mea
 LAYOUTS = {
     layout.kind.__name__: layout
     for layout in (
-        _Layout(AttentionEmbedding, Group(_EMBEDDING)),
+        _Layout(AttentionEmbedding, Group(_EMBEDDING), _finish_embedding),
         _Layout(NormalizerEstimator, Group(_NORMALIZER), _finish_normalizer, _DERIVED),
         _Layout(ExpressiveKernel, Group(_KERNEL)),
         _Layout(AttentionWordVectors, Group(_WORDS)),

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from sklearn_attnembed import (
     AttentionWordVectors,
     ExpressiveKernel,
     NormalizerEstimator,
+    _schema,
     _state,
     load,
     save,
@@ -87,7 +89,7 @@ MODELS = {
     "points": lambda: _embedding().fit(POINTS),
     "points, float32": lambda: _embedding().fit(POINTS.astype(np.float32)),
     "points, names": lambda: _embedding().set_output(transform="pandas").fit(_named(POINTS)),
-    "points, sparse": lambda: _embedding().fit(sp.csr_array(POINTS * (POINTS > 0.4))),
+    "points, sparse": lambda: _embedding(n_jobs=2).fit(sp.csr_array(POINTS * (POINTS > 0.4))),
     "points, function": lambda: _embedding(metric=manhattan).fit(POINTS),
     "points, self-tuning": lambda: _embedding(weighting="self_tuning", walk_length=2).fit(POINTS),
     "points, clusters": lambda: _embedding(n_clusters=3, temperature=0.5).fit(POINTS),
@@ -262,6 +264,8 @@ def test_attributes(name, saved):
     assert set(vars(loaded)) == set(vars(model))
     for key in set(vars(model)) - OF_THE_MACHINERY:
         assert_same(vars(model)[key], vars(loaded)[key], f"{name}, {key}")
+    if hasattr(model, "_neighbors"):
+        assert_same(model._neighbors.get_params(), loaded._neighbors.get_params())
     assert set(loaded._set_by_fit) == set(model._set_by_fit)
     if isinstance(model, AttentionWordVectors):
         assert list(loaded.vocabulary_) == list(model.vocabulary_)
@@ -367,6 +371,52 @@ def test_other_byte_order(saved, tmp_path):
     loaded = load(tmp_path / "swapped.npz")
     assert loaded.embedding_.dtype.isnative
     assert_same(dict(answers(loaded)), dict(answers(fitted("points"))))
+
+
+# The page about the format ---------------------------------------------------------------------------------
+def _described(kind):
+    """A kind of value in the words of the page."""
+    dtypes = {
+        _schema.FLOATS: "float32/64",
+        _schema.INTEGERS: "int32/64",
+        (*_schema.FLOATS, *_schema.INTEGERS): "number",
+    }
+    match kind:
+        case _schema.Maybe():
+            return f"{_described(kind.kind)}, or none"
+        case _schema.Listing():
+            return f"list of {_described(kind.kind)}"
+        case _schema.Scalar():
+            return {bool: "true or false", int: "integer", float: "number", str: "text"}[kind.type]
+        case _schema.Matrix():
+            return f"matrix ({kind.rows}, {kind.columns})"
+        case _schema.Numbers():
+            shapes = " or ".join(f"({', '.join(map(str, shape))})" for shape in kind.shapes)
+            return f"{dtypes.get(kind.dtypes, kind.dtypes[0])} {shapes}"
+    return {"_Names": "list of text", "_Vocabulary": "list of value", "Value": "value"}.get(
+        type(kind).__name__, "group"
+    )
+
+
+def _tables(parts):
+    """Rows of the tables of a group and of the groups in it."""
+    yield [(name, _described(kind)) for name, (_, kind) in parts.items()]
+    for _, kind in parts.values():
+        inner = kind.kind if isinstance(kind, _schema.Maybe | _schema.Listing) else kind
+        if isinstance(inner, _schema.Group):
+            yield from _tables(inner.parts)
+
+
+def test_page():
+    """The page lists each entry with its type and shape, and no other."""
+    page = (Path(__file__).parents[1] / "doc" / "state_format.rst").read_text(encoding="utf8")
+    there = [
+        [tuple(re.findall("^   ``(.*)`` [|] (.*?) [|] .", row)[0]) for row in table.splitlines() if row[:5] == "   ``"]
+        for table in page.split(".. csv-table::")[2:]
+    ]
+    wanted = [table for layout in _state.LAYOUTS.values() for table in _tables(layout.entries.parts)]
+    assert [table for table in wanted if table not in there] == []
+    assert [table for table in there if table not in wanted] == []
 
 
 # Where the file goes ---------------------------------------------------------------------------------------
@@ -589,3 +639,12 @@ def test_damaged_files(name, saved, tmp_path):
             assert_same(dict(answers(loaded)), expected, f"trial {trial}")
     assert set(outcomes) <= {"refused", "read"}
     assert outcomes.count("refused") > 100
+
+
+# Others' files ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "words, function"])  # whose words are tuples
+def test_skops(name):
+    skops = pytest.importorskip("skops.io", reason="it is not one of the extras")
+    data = skops.dumps(fitted(name))
+    loaded = skops.loads(data, trusted=skops.get_untrusted_types(data=data))
+    assert_same(dict(answers(fitted(name))), dict(answers(loaded)), name)
