@@ -240,6 +240,7 @@ _SUMMARY: dict[str, tuple[Any, Kind]] = {
     "tails": ("tails", Maybe(numbers(FLOAT64, "n_clusters"))),
 }
 _SETTINGS: dict[str, tuple[Any, Kind]] = {
+    "kernel": ("kernel", Value("kernel")),
     "inverse_temperature": ("beta", Scalar(float)),
     "method": ("method", Scalar(str)),
     "n_clusters": ("n_clusters", Scalar(int)),
@@ -258,6 +259,7 @@ _NORMALIZER: dict[str, tuple[Any, Kind]] = {
     "labels": ("labels_", numbers(INTEGERS, "n_samples")),
     "estimated_error": ("estimated_error_", Scalar(float)),
     "calibration": ("_scale", Listing(Scalar(float))),
+    "method": ("_method", Scalar(str)),
     "parameters": ("_settings", Group(_SETTINGS)),
     "summary": ("_summary", Group(_SUMMARY, _record(Summary), ("width=n_features", "n_keys"))),
 }
