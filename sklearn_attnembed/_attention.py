@@ -7,14 +7,17 @@ from typing import Any, Literal, overload
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 
-from ._core.kernels import KERNELS, SQUARED, Kernel, as_kernel
+from ._core.kernels import KERNELS, SQUARED, Kernel, as_kernel, check_scores
 from ._core.normalizer import exact_attention
-from ._core.operators import Runner, block_runner, row_blocks
+from ._core.operators import Runner, block_runner, canonical, row_blocks
 from ._core.readout import causal_squared_sums, gaussian_attention, readout
-from ._sklearn import Interval, StrOptions, partition, validate_params
+from ._sklearn import Interval, StrOptions, check_array, partition, validate_params
 from ._typing import Float64, Integers, KernelLike, MatrixLike, RandomState, Vectors
+
+# Values up to this can be multiplied by any squares of scores.
+_LARGEST_VALUE = 1e80
 
 
 @overload
@@ -152,6 +155,7 @@ def attention(
         check_array(A, dtype=[np.float64, np.float32], input_name=name) for A, name in ((Q, "Q"), (K, "K"), (V, "V"))
     )
     mask = _check(Q, K, V, mask, causal, method)
+    check_scores(temperature, Q=Q, K=K)
     dtype, beta, f = np.result_type(Q, K, V), 1 / temperature, as_kernel(kernel)
     Q, K, V = (A.astype(np.float64, copy=False) for A in (Q, K, V))
     with block_runner(n_jobs) as run:
@@ -165,11 +169,12 @@ def attention(
             rows = [np.arange(block.start, block.stop) for block in bounds]
             parts = run(lambda b: _exact(rows[b], Q, K, V, f, beta, mask, causal), range(len(bounds)))
             log_z, output = map(np.concatenate, zip(*parts, strict=True))
-    output = output.astype(dtype, copy=False)
+    largest = np.finfo(dtype).max  # an approximation may lie beyond all values
+    output = output.clip(-largest, largest).astype(dtype, copy=False)
     return (output, log_z) if return_log_normalizer else output
 
 
-def _check(Q: Vectors, K: Vectors, V: Vectors, mask: MatrixLike | None, causal: bool, method: str) -> Any:
+def _check(Q: Vectors, K: Vectors, V: Vectors, mask: Any, causal: bool, method: str) -> Any:
     """Errors before any work; the mask as an array or in CSR."""
     if Q.shape[1] != K.shape[1]:
         raise ValueError(
@@ -180,6 +185,12 @@ def _check(Q: Vectors, K: Vectors, V: Vectors, mask: MatrixLike | None, causal: 
             f"K and V need the same number of rows, one for each key, but K has {len(K)} and V {len(V)}. Pass a value "
             "for every key."
         )
+    largest = max(float(V.max()), -float(V.min()))
+    if largest > _LARGEST_VALUE:
+        raise ValueError(
+            f"Entries of V must be at most {_LARGEST_VALUE:g} in size, but the largest is {largest:.3g}. Divide V, and "
+            "multiply the output by as much."
+        )
     if method == "gaussian" and (causal or mask is not None):
         raise ValueError(
             "method='gaussian' sums over all keys alike, but a mask or causal=True was given. Use method='exact', or "
@@ -187,13 +198,13 @@ def _check(Q: Vectors, K: Vectors, V: Vectors, mask: MatrixLike | None, causal: 
         )
     if mask is None:
         return None
-    mask = sp.csr_array(mask) if sp.issparse(mask) else np.asarray(mask)
+    mask = mask if sp.issparse(mask) else np.asarray(mask)
     if mask.dtype != bool or mask.shape != (len(Q), len(K)):
         raise ValueError(
             f"mask must be boolean, True where a query may attend, of shape (n_queries, n_keys) = {(len(Q), len(K))}; "
             f"got {mask.dtype} of shape {mask.shape}. Use mask.astype(bool), a row for each query."
         )
-    return mask
+    return canonical(mask, "mask").astype(bool, copy=False)
 
 
 def _exact(
@@ -230,17 +241,23 @@ def _by_clusters(
 
 
 def _squared(Q: Vectors, K: Vectors, V: Vectors, beta: float, causal: bool, run: Runner) -> tuple[Any, Any]:
-    """log Z and output of squared attention, in linear time; queries orthogonal to nearly all keys the long way."""
+    """log Z and output of squared attention, in linear time; queries orthogonal to nearly all keys the long way.
+
+    Each query and the keys are divided by their largest entry: it drops out of the output, and squares stay in range.
+    """
+    scale, size = np.abs(Q).max(axis=1), np.abs(K).max()
+    scale, size = np.where(scale > 0, scale, 1), size if size > 0 else 1.0
+    X, Y = Q / scale[:, None], K / size
     if causal:
-        sums = np.concatenate(list(causal_squared_sums(Q, K, V)))
-        z = beta**2 * sums[:, -1]
+        sums = np.concatenate(list(causal_squared_sums(X, Y, V)))
+        z = sums[:, -1]
         output = sums[:, :-1] / np.where(sums[:, -1:] > 0, sums[:, -1:], 1)
-        size = np.cumsum(np.einsum("ij,ij->i", K, K))
+        squares = np.cumsum(np.einsum("ij,ij->i", Y, Y))
     else:
-        log_z, output = _by_clusters(Q, K, V, SQUARED, beta, np.zeros(len(K), np.intp), run)
-        z, size = np.exp(log_z), np.vdot(K, K)
-    doubtful = np.flatnonzero(z <= 1e-6 * beta**2 * np.einsum("ij,ij->i", Q, Q) * size)  # next to nothing is left of it
-    log_z = np.log(np.where(z > 0, z, 1))
+        log_z, output = _by_clusters(X, Y, V, SQUARED, 1.0, np.zeros(len(K), np.intp), run)
+        z, squares = np.exp(log_z), np.vdot(Y, Y)
+    doubtful = np.flatnonzero(z <= 1e-6 * np.einsum("ij,ij->i", X, X) * squares)  # next to nothing is left of it
+    log_z = np.log(np.where(z > 0, z, 1)) + 2 * (np.log(scale) + np.log(size) + np.log(beta))
     for rows in np.array_split(doubtful, -(-len(doubtful) // 512)) if len(doubtful) else []:
         log_z[rows], output[rows] = _exact(rows, Q, K, V, SQUARED, beta, None, causal)
     return log_z, output

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ._core.checks import calibration, choose
-from ._core.kernels import KERNELS, as_kernel
+from ._core.kernels import KERNELS, as_kernel, check_scores
 from ._core.normalizer import log_difference
 from ._core.operators import Runner, block_runner
 from ._core.summary import Estimator, Plan, Summary, combine, needs_softmax, summarise
@@ -22,6 +22,7 @@ from ._sklearn import (
     available_if,
     check_key_weight,
     cluster_centers,
+    validate_data,
     whole_or_as_before,
 )
 from ._typing import Float64, Integers, KernelLike, RandomState, Vectors
@@ -33,6 +34,8 @@ Method = Literal[
 _SCORED_QUERIES = 1000
 # Relative to log Z: what sums of many terms lose at most.
 _ROUNDING = 1e-15
+# Weights up to this can be multiplied by squares of scores.
+_LARGEST_WEIGHT = 1e80
 # Parameters that go into the plan as they are.
 _PLANNED = ("method", "n_clusters", "covariance_type", "n_samples", "n_exact", "n_heavy", "n_components")
 # Methods that need the keys themselves, not a summary of them.
@@ -109,7 +112,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         out of everything else. A few keys of very large norm ruin every smooth estimate.
 
     n_components : int, default=1000
-        Random features.
+        Random features, at most 2^20.
 
     tol : float, default=1e-3
         Median relative error of Z allowed to "auto".
@@ -204,7 +207,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "n_samples": [Interval(Integral, 8, None, closed="left")],
         "n_exact": [Interval(Integral, 1, None, closed="left")],
         "n_heavy": [Interval(Integral, 0, None, closed="left")],
-        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "n_components": [Interval(Integral, 1, 2**20, closed="both")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
@@ -448,12 +451,13 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             In nats, not normalised. log Z is the method's; except by "exact" it is split as the mixture splits it, and
             heavy keys count to their clusters. Masses of zero (squared and expressive kernel, query orthogonal to all
             of a cluster's keys) are given as the logarithm of the smallest positive number of the dtype, not as
-            -inf, so that estimators can go on with them.
+            -inf, so that estimators can go on with them; and masses beyond the largest number of float32 as that.
         """
         X = self._validate_queries(X)
         with block_runner(self.n_jobs) as run:
             log_mass = self._estimator().masses(X, self.method_, run)
-        return np.maximum(log_mass, np.log(np.finfo(X.dtype).tiny)).astype(X.dtype)
+        numbers = np.finfo(X.dtype)
+        return log_mass.clip(np.log(numbers.tiny), numbers.max).astype(X.dtype)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean absolute error of log Z against its exact value, times minus one.
@@ -552,15 +556,24 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     ) -> tuple[Vectors, Float64 | None, NDArray[np.bool_] | None]:
         """Keys of positive weight, their weights or None, and the mask of those kept or None."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+        check_scores(self.temperature if reset else 1 / self._settings["beta"], X=X)
         if sample_weight is None:
             return X, None, None
         weights = check_key_weight(sample_weight, X, "sample_weight")
+        largest = float(weights.max())
+        if not 1 / _LARGEST_WEIGHT <= largest <= _LARGEST_WEIGHT:
+            raise ValueError(
+                f"The largest sample_weight must be between {1 / _LARGEST_WEIGHT:g} and {_LARGEST_WEIGHT:g}, but is "
+                f"{largest:.3g}. Divide all by it: that takes {np.log(largest):.6g} off log Z."
+            )
         kept = weights > 0
         return (X, weights, None) if kept.all() else (X[kept], weights[kept], kept)
 
     def _validate_queries(self, X: ArrayLike) -> Vectors:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        check_scores(1 / self._settings["beta"], X=X)
+        return X
 
     def _estimator(self) -> Any:
         return Estimator(self._fitted_plan(), self._summary, self._keys, self._key_weights, self._key_labels)

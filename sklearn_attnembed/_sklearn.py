@@ -15,9 +15,11 @@ import sklearn
 from sklearn.base import BaseEstimator as _BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
-from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils import _safe_indexing
+from sklearn.utils import check_array as _check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
+from sklearn.utils.validation import validate_data as _validate_data
 
 from ._core.operators import block_runner
 from ._typing import Float64, Integers, Vectors
@@ -61,9 +63,11 @@ __all__ = [
     "_num_samples",
     "_safe_indexing",
     "available_if",
+    "check_array",
     "check_params",
     "neighbor_points",
     "output_container",
+    "validate_data",
     "validate_params",
     "warn",
     "whole_or_as_before",
@@ -87,6 +91,20 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_IN_BETWEEN):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def _quiet(check: Callable[..., Any]) -> Callable[..., Any]:
+    """A check of scikit-learn's without NumPy's warnings: it sums huge numbers too, before it looks at each."""
+
+    @wraps(check)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return check(*args, **kwargs)
+
+    return quiet
+
+
+check_array, validate_data = _quiet(_check_array), _quiet(_validate_data)
 
 
 def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:

@@ -5,13 +5,12 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array
 
 from ._core import operators
-from ._core.kernels import KERNELS, SOFTMAX, as_kernel
-from ._core.normalizer import attention_rows, exact_attention
-from ._sklearn import Interval, StrOptions, check_key_weight, validate_params
-from ._typing import Float64, KernelLike, MatrixLike, Vectors
+from ._core.kernels import KERNELS, SOFTMAX, as_kernel, check_scores
+from ._core.normalizer import attention_rows, exact_attention, log_difference
+from ._sklearn import Interval, StrOptions, check_array, check_key_weight, validate_params
+from ._typing import Float64, Integers, KernelLike, MatrixLike, Vectors
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
 
@@ -22,8 +21,8 @@ _CONSTRAINTS = {
 }
 
 
-def _queries_and_keys(queries: ArrayLike, keys: ArrayLike | None) -> tuple[Vectors, Vectors]:
-    """Both as matrices of equal width, in the precision they are in."""
+def _queries_and_keys(queries: ArrayLike, keys: ArrayLike | None, temperature: float) -> tuple[Vectors, Vectors]:
+    """Both as matrices of equal width, in the precision they are in, whose scores do not overflow."""
     queries = check_array(queries, dtype=[np.float64, np.float32], input_name="queries")
     keys = queries if keys is None else check_array(keys, dtype=[np.float64, np.float32], input_name="keys")
     if queries.shape[1] != keys.shape[1]:
@@ -31,6 +30,7 @@ def _queries_and_keys(queries: ArrayLike, keys: ArrayLike | None) -> tuple[Vecto
             f"queries and keys need the same number of columns, but have {queries.shape[1]} and {keys.shape[1]}. "
             "Project one of them."
         )
+    check_scores(temperature, queries=queries, keys=keys)
     return queries, keys
 
 
@@ -77,7 +77,7 @@ def log_normalizer_exact(
     >>> log_normalizer_exact([[0.0, 0.0]], [[1.0, 2.0], [3.0, 4.0]])
     array([0.69314718])
     """
-    queries, keys = _queries_and_keys(queries, keys)
+    queries, keys = _queries_and_keys(queries, keys, temperature)
     bounds = operators.row_blocks([len(queries)], 512)
     kernel, beta, log_weights = as_kernel(kernel), 1 / temperature, None
     if key_weight is not None:
@@ -128,7 +128,7 @@ def attention_scores(
     >>> attention_scores([[2.0, 0.0]], [[1.0, 1.0], [0.0, 1.0], [-1.0, 0.0]], kernel="squared")
     array([[0.5, 0. , 0.5]])
     """
-    queries, keys = _queries_and_keys(queries, keys)
+    queries, keys = _queries_and_keys(queries, keys, temperature)
     scores = queries.astype(np.float64) @ keys.T.astype(np.float64) / temperature
     return np.asarray(attention_rows(as_kernel(kernel).log_value(scores)), np.float64)
 
@@ -166,6 +166,7 @@ def attention_cross_entropy(
         Key vectors y; the queries if None. Zero rows, as isolated samples have, are no keys.
     rows : array-like of int of shape (n_rows,), default=None
         Look at these rows alone: a sample, where all are too many for an exact sum. All of them if None.
+        A mask of them serves too.
     temperature : float, default=1.0
         Scores are divided by it.
     walk_length : int, default=1
@@ -189,8 +190,13 @@ def attention_cross_entropy(
     >>> attention_cross_entropy([[0, 1], [1, 0]], [[1.0, 0.0], [-1.0, 0.0]]).__round__(3)
     2.127
     """
-    queries, keys = (part.astype(np.float64, copy=False) for part in _queries_and_keys(queries, keys))
-    A = check_array(affinities, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="affinities")
+    queries, keys = (part.astype(np.float64, copy=False) for part in _queries_and_keys(queries, keys, temperature))
+    A = check_array(
+        operators.canonical(affinities, "affinities"),
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        input_name="affinities",
+    )
     if A.shape != (len(queries), len(keys)):
         raise ValueError(
             f"affinities need shape (n_queries, n_keys) = {(len(queries), len(keys))}, but have {A.shape}. Pass a row "
@@ -203,23 +209,42 @@ def attention_cross_entropy(
         raise ValueError(
             f"walk_length={walk_length} needs square affinities, but they have shape {A.shape}. Use walk_length=1."
         )
+    chosen = slice(None) if rows is None else _row_numbers(rows, len(queries))
     P, isolated = operators.row_stochastic(sp.csr_array(A), np.float64)
-    affinity = operators.blocked(P, operators.row_blocks([len(queries)], queries.shape[1]))
+    occupied = keys[keys.any(axis=1)]
+    queries, is_target = queries[chosen], ~isolated[chosen]
+    if not (is_target.any() and len(occupied)):
+        raise ValueError(
+            "affinities need a positive entry in one of the rows looked at, and keys a row that is not zero, but "
+            f"{np.count_nonzero(is_target)} of {len(is_target)} rows and {len(occupied)} of {len(keys)} keys are such. "
+            "Pass other rows, or those that an embedding was trained on."
+        )
+    affinity = operators.blocked(P, operators.row_blocks([P.shape[0]], queries.shape[1]))
     with operators.block_runner(n_jobs) as run:
         targets = operators.walk_targets(affinity, keys, walk_length, 1, run)
         if rows is not None:
-            rows = np.asarray(rows)
-            queries, isolated = queries[rows], isolated[rows]
-            affinity = operators.blocked(P[rows], operators.row_blocks([len(rows)], queries.shape[1]))
+            affinity = operators.blocked(P[chosen], operators.row_blocks([len(queries)], queries.shape[1]))
         bounds, product = affinity.bounds, operators.products(affinity, targets)
-        beta, occupied = 1 / temperature, keys[keys.any(axis=1)]
+        beta = 1 / temperature
 
         def loss(block: int) -> Vectors:
             X = queries[bounds[block]]
             log_z = exact_attention(X, occupied, None, SOFTMAX, beta)[0]
-            return (log_z - beta * np.einsum("ij,ij->i", X, product(block)))[~isolated[bounds[block]]]
+            return (log_z - beta * np.einsum("ij,ij->i", X, product(block)))[is_target[bounds[block]]]
 
         return float(np.mean(np.concatenate(list(run(loss, range(len(bounds)))))))
+
+
+def _row_numbers(rows: ArrayLike, n: int) -> Integers:
+    """Numbers of some of `n` rows, given as such or by a mask."""
+    rows = np.asarray(rows)
+    rows = np.flatnonzero(rows) if rows.dtype == bool and rows.shape == (n,) else rows
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or not -n <= rows.min() <= rows.max() < n:
+        raise ValueError(
+            f"rows must hold whole numbers from 0 to {n - 1}, one at least, but is {np.array2string(rows, threshold=5)}"
+            f" of type {rows.dtype}. Number the rows from 0, or leave rows out for all of them."
+        )
+    return rows
 
 
 def relative_error(log_estimate: ArrayLike, log_exact: ArrayLike) -> Float64:
@@ -233,7 +258,12 @@ def relative_error(log_estimate: ArrayLike, log_exact: ArrayLike) -> Float64:
     Returns
     -------
     error : ndarray of shape (n_queries,)
-        ``|Z_estimate / Z_exact - 1|``.
+        ``|Z_estimate / Z_exact - 1|``; zero where both are equal, zero or infinite too.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a number is NaN.
 
     See Also
     --------
@@ -246,4 +276,12 @@ def relative_error(log_estimate: ArrayLike, log_exact: ArrayLike) -> Float64:
     >>> relative_error([0.01], [0.0]).round(5)
     array([0.01005])
     """
-    return np.abs(np.expm1(np.asarray(log_estimate, np.float64) - np.asarray(log_exact, np.float64)))
+    estimate, exact = np.asarray(log_estimate, np.float64), np.asarray(log_exact, np.float64)
+    if estimate.shape != exact.shape or np.isnan(estimate).any() or np.isnan(exact).any():
+        raise ValueError(
+            "log_estimate and log_exact must have one shape and no NaN, but have shapes "
+            f"{estimate.shape} and {exact.shape}, with {np.isnan(estimate).sum()} and {np.isnan(exact).sum()} NaN. "
+            "Pass both for the same queries."
+        )
+    with np.errstate(over="ignore"):
+        return np.abs(np.expm1(log_difference(estimate, exact)))

@@ -122,6 +122,17 @@ def test_explicit_false_in_a_sparse_mask():
     assert_allclose(attention(np.ones((1, 4)), K[:3], V[:3], mask=mask), attention(np.ones((1, 4)), K[1:3], V[1:3]))
 
 
+def test_split_entries_of_a_sparse_mask():
+    """True where one of them is; indices out of range are refused."""
+    mask = sp.csr_array((np.array([True, True, False, True]), [0, 0, 2, 2], [0, 4]), (1, 3))
+    assert_allclose(
+        attention(np.ones((1, 4)), K[:3], V[:3], mask=mask), attention(np.ones((1, 4)), K[[0, 2]], V[[0, 2]])
+    )
+    mask.indices[0] = 10**6
+    with pytest.raises(ValueError, match="mask must be a sparse matrix whose arrays fit together"):
+        attention(np.ones((1, 4)), K[:3], V[:3], mask=mask)
+
+
 @ALL_KINDS
 @pytest.mark.parametrize("n_queries", [5, 40, 60])
 def test_causal(kernel, n_queries):
@@ -204,11 +215,15 @@ def test_query_orthogonal_to_nearly_all(small, causal, linear):
         assert_allclose(output[:7], np.cumsum(V[:7], axis=0) / np.arange(1, 8)[:, None], rtol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [1e-200, 1e-100, 1e100])
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-158, 1e-100, 1e100])
+@pytest.mark.parametrize("of_keys", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
-def test_scale_of_queries_does_not_matter(scale, causal, linear):
-    ours, expected = (attention(s * K[:200], K[200:400], V[:200], kernel="squared", causal=causal) for s in (scale, 1))
-    assert_allclose(ours, expected, atol=1e-9)
+def test_scale_does_not_matter(scale, of_keys, causal, linear):
+    settings = {"kernel": "squared", "causal": causal, "return_log_normalizer": True}
+    X, Y = (K[:200], scale * K[200:400]) if of_keys else (scale * K[:200], K[200:400])
+    ours, expected = attention(X, Y, V[:200], **settings), attention(K[:200], K[200:400], V[:200], **settings)
+    assert_allclose(ours[0], expected[0], atol=1e-9)
+    assert_allclose(ours[1], expected[1] + 2 * np.log(scale))
 
 
 def test_linear_way_is_taken_where_it_is_cheaper():
@@ -421,3 +436,25 @@ def test_attention_explains_bad_input(Q, K, V, match):
 def test_attention_explains_bad_settings(settings, match):
     with pytest.raises(ValueError, match=match):
         attention(Q, K, V, **settings)
+
+
+HUGE = 1.7e308
+
+
+@ALL_KINDS
+@WAYS
+def test_huge_numbers(kernel, way):
+    """Refused by name, or no NaN, no infinity and no warning of NumPy's."""
+    for A, B in ((1e154 * K, K), (K, 1e154 * K), (HUGE * np.sign(K), HUGE * np.sign(K)), (1e60 * K, 1e60 * K)):
+        with pytest.raises(ValueError, match="Entries of Q and K, and their products over the temperature"):
+            attention(A, B, V, kernel=kernel, **way)
+    with pytest.raises(ValueError, match=r"Entries of V must be at most 1e\+80 in size, but the largest is 1.7e\+308"):
+        attention(K, K, np.full_like(V, -HUGE), kernel=kernel, **way)
+    scaled, plain = (attention(K, K, size * V, kernel=kernel, **way) for size in (1e79, 1))
+    assert_allclose(scaled / 1e79, plain, atol=1e-9)
+    if kernel in NAMED:
+        for size in (1e25, 1e50):
+            assert np.all(np.isfinite(attention(size * K, size * K, V, kernel=kernel, **way)))
+        largest = np.finfo(np.float32).max
+        out = attention(*(np.full(A.shape, largest, np.float32) for A in (K, K, V)), kernel=kernel, **way)
+        assert np.all(np.isfinite(out))

@@ -36,7 +36,7 @@ from sklearn_attnembed import (
 from sklearn_attnembed._schema import FileError
 from sklearn_attnembed.affinity import bipartite, cooccurrence, neighbor_affinity, random_walk, temporal
 from sklearn_attnembed.inspection import EmbeddingDisplay, LossCurveDisplay
-from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores, log_normalizer_exact
+from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores, log_normalizer_exact, relative_error
 
 PACKAGE = Path(sklearn_attnembed.__file__).parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -390,7 +390,31 @@ MESSAGES = {
         "key_weight", "a weight >= 0 for each of the 12 keys, and not zero for all", "entries from 0 to 0",
         "leave it out for equal weights",
     ),
+    "key weights, huge": (
+        lambda: NormalizerEstimator().fit(POINTS, sample_weight=np.full(12, 1e300)), ValueError,
+        "sample_weight", "largest", "must be between 1e-80 and 1e+80, but is 1e+300", "Divide all by it",
+    ),
+    "scores, huge": (
+        lambda: log_normalizer_exact(1e154 * POINTS, temperature=2.0), ValueError,
+        "Entries of queries and keys", "must be below 1e+105", "largest entries are 9.97e+153", "raise the temperature",
+    ),
+    "values, huge": (
+        lambda: attention(POINTS, POINTS, np.full((12, 1), 1e300)), ValueError,
+        "Entries of V", "at most 1e+80 in size", "the largest is 1e+300", "multiply the output by as much",
+    ),
     # metrics
+    "relative error, of NaN": (
+        lambda: relative_error([np.nan], [0.0]), ValueError,
+        "log_estimate and log_exact", "one shape and no NaN", "with 1 and 0 NaN", "Pass both for the same queries",
+    ),
+    "cross entropy, of nothing": (
+        lambda: attention_cross_entropy(0 * A, POINTS), ValueError,
+        "affinities", "need a positive entry", "0 of 12 rows and 12 of 12 keys", "Pass other rows",
+    ),
+    "cross entropy, of other rows": (
+        lambda: attention_cross_entropy(A, POINTS, rows=[99]), ValueError,
+        "rows", "whole numbers from 0 to 11", "[99] of type int64", "leave rows out for all of them",
+    ),
     "queries, of another width": (
         lambda: attention_scores(POINTS, POINTS[:, :3]), ValueError,
         "queries and keys", "same number of columns", "5 and 3", "Project one",

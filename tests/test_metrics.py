@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, logsumexp
 
 from sklearn_attnembed import metrics
@@ -55,6 +55,12 @@ def test_relative_error():
     assert_allclose(metrics.relative_error(np.log([1.1, 0.9, 1]), np.zeros(3)), [0.1, 0.1, 0])
 
 
+def test_relative_error_of_nothing_and_everything():
+    inf = np.inf
+    estimate, exact = [-inf, -inf, 0.0, inf, inf, 0.0, 1e9], [-inf, 0.0, -inf, inf, 0.0, inf, 0.0]
+    assert_array_equal(metrics.relative_error(estimate, exact), [0, 1, inf, 0, inf, 1, inf])
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -63,6 +69,17 @@ def test_relative_error():
         (lambda: metrics.attention_cross_entropy(-A, X, Y), "non-negative, but the smallest is -"),
         (lambda: metrics.attention_cross_entropy(A, X, Y, walk_length=2), "walk_length=2 needs square"),
         (lambda: metrics.attention_scores(X, Y, temperature=0.0), "'temperature' parameter"),
+        (lambda: metrics.relative_error([0.0, np.nan], [0.0, 0.0]), "no NaN.* with 1 and 0 NaN"),
+        (lambda: metrics.relative_error([0.0, 1.0], [0.0]), r"one shape.*\(2,\) and \(1,\)"),
+        (lambda: attention_cross_entropy(np.zeros((2, 2)), np.eye(2)), "positive entry.*but 0 of 2 rows"),
+        (lambda: attention_cross_entropy(np.diag([1.0, 0]), np.eye(2), rows=[1]), "positive entry.*but 0 of 1 rows"),
+        (lambda: attention_cross_entropy(np.eye(2), np.zeros((2, 2))), "0 of 2 keys are such"),
+        (lambda: attention_cross_entropy(A, X, Y, rows=[99]), r"rows must hold whole numbers from 0 to 19.*\[99\]"),
+        (lambda: attention_cross_entropy(A, X, Y, rows=[-21]), "rows must hold whole numbers"),
+        (lambda: attention_cross_entropy(A, X, Y, rows=[]), r"one at least, but is \[\]"),
+        (lambda: attention_cross_entropy(A, X, Y, rows=[0.5]), "of type float64"),
+        (lambda: attention_cross_entropy(A, X, Y, rows=[[0]]), "rows must hold"),
+        (lambda: attention_cross_entropy(A, X, Y, rows=[True]), "of type bool"),
     ],
 )
 def test_bad_input(call, match):
@@ -78,3 +95,57 @@ def test_cross_entropy_of_a_sample_of_rows(walk_length):
     assert_allclose(np.mean(each), attention_cross_entropy(P, X, walk_length=walk_length))
     sample = attention_cross_entropy(P, X, rows=np.array([3, 7, 8]), walk_length=walk_length)
     assert_allclose(sample, np.mean([each[i] for i in (3, 7, 8)]))
+
+
+def test_cross_entropy_of_rows_by_a_mask():
+    mask = np.arange(20) % 3 == 0
+    assert attention_cross_entropy(A, X, Y, rows=mask) == attention_cross_entropy(A, X, Y, rows=np.flatnonzero(mask))
+
+
+def test_cross_entropy_of_split_entries():
+    """The same affinity twice counts as their sum, and the input stays as it is."""
+    whole = sp.csr_array(A)
+    split = sp.csr_array((np.repeat(whole.data / 2, 2), np.repeat(whole.indices, 2), 2 * whole.indptr), whole.shape)
+    before = split.data.copy()
+    assert_allclose(attention_cross_entropy(split, X, Y), attention_cross_entropy(A, X, Y))
+    assert_array_equal(split.data, before)
+
+
+def test_cross_entropy_of_indices_out_of_range():
+    wrong = sp.csr_array(A)
+    wrong.indices[0] = 10**6
+    with pytest.raises(ValueError, match=r"affinities must be a sparse matrix whose arrays fit together.*out of range"):
+        attention_cross_entropy(wrong, X, Y)
+
+
+@pytest.mark.parametrize("kernel", ["softmax", "squared", "expressive"])
+@pytest.mark.parametrize("function", ["log_normalizer_exact", "attention_scores"])
+def test_scores_that_would_overflow(function, kernel):
+    """Refused by name up to the largest number; what is below the limit comes out finite."""
+    call = getattr(metrics, function)
+    for size in (1e154, 1.7e308, -1.7e308):
+        for queries, keys in ((size * np.sign(X), Y), (X, size * np.sign(Y)), (X, np.full_like(Y, size))):
+            with pytest.raises(ValueError, match=r"Entries of queries and keys, and their products .*raise the temp"):
+                call(queries, keys, kernel=kernel)
+    for temperature in (1e-300, 5e-324):
+        with pytest.raises(ValueError, match="raise the temperature"):
+            call(X, Y, kernel=kernel, temperature=temperature)
+    for factor, temperature in ((1e50, 1.0), (1e100, 1e100), (1e30, 1e-40), (1e-300, 1.0), (1.0, 1e308)):
+        assert np.all(
+            np.isfinite(call(factor * X, factor * Y, kernel=kernel, temperature=temperature))
+            | (factor < 1)
+            | (temperature > 1e300)
+        )
+
+
+def test_largest_numbers_of_float32():
+    huge = np.full((3, 4), np.finfo(np.float32).max)
+    huge[1] *= -1
+    assert np.all(np.isfinite(metrics.log_normalizer_exact(huge, huge)))
+    assert_allclose(metrics.attention_scores(huge), [[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]])
+
+
+def test_key_weights_of_any_size():
+    for factor in (1e-300, 1e300):
+        log_z = metrics.log_normalizer_exact(X, Y, key_weight=np.full(30, factor))
+        assert_allclose(log_z, metrics.log_normalizer_exact(X, Y) + np.log(factor))

@@ -475,3 +475,85 @@ def test_orthogonal_query_has_no_mass(kernel, method):
     assert_array_equal(std, 0)
     assert np.all(np.isfinite(model.transform(np.eye(3)[2:])))
     assert model.score(np.eye(3)[2:]) == 0
+
+
+# Extremes --------------------------------------------------------------------------------------------
+def all_results(model, queries):
+    """Everything a fitted model gives; numbers, and no warning of NumPy's."""
+    results = [*model.score_samples(queries, return_std=True), model.transform(queries), model.score_samples(queries)]
+    results += [model.weights_, model.means_, model.covariances_]
+    if model._keys is not None:
+        results += [model.score_samples_exact(queries), np.array(model.score(queries))]
+    assert not any(np.isnan(part).any() for part in results)
+    assert all(np.isfinite(part).all() for part in results[1:3])
+    return results
+
+
+@DEFINED
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e-80, 1e20, 1e51])
+@pytest.mark.parametrize("n_heavy", [0, 3])
+def test_keys_of_any_size(kernel, method, size, n_heavy):
+    keys, queries = size * KEYS[:300], size * QUERIES
+    model = make(method, kernel, n_clusters=2, n_heavy=n_heavy).fit(keys)
+    log_z = all_results(model, queries)[0]
+    if size < 1 and kernel in ("softmax", expit):
+        assert_allclose(log_z, model.score_samples_exact(queries), rtol=1e-9)
+
+
+@DEFINED
+def test_largest_numbers_of_float32(kernel, method):
+    keys = (np.sign(KEYS[:300]) * np.finfo(np.float32).max).astype(np.float32)
+    all_results(make(method, kernel, n_clusters=2).fit(keys), keys[:20])
+
+
+@DEFINED
+def test_scores_that_would_overflow(kernel, method):
+    for factor, temperature in ((1e154, 1.0), (1.7e308, 1.0), (1e60, 1.0), (1.0, 1e-300), (1.0, 5e-324)):
+        keys = factor * np.sign(KEYS[:50])
+        model = make(method, kernel, temperature=temperature)
+        with pytest.raises(ValueError, match="Entries of X, and their products over the temperature, must be below 1e"):
+            model.fit(keys)
+        if temperature == 1:
+            model.fit(KEYS[:50])
+            for call in (model.score_samples, model.transform, model.score, model.score_samples_exact):
+                with pytest.raises(ValueError, match=r"Entries of X.*raise the temperature"):
+                    call(keys)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+@pytest.mark.parametrize("method", ["gaussian", "control_variate", "sampling", "neighbors", "exact", "auto"])
+@pytest.mark.parametrize("n_heavy", [0, 3])
+def test_queries_and_norms_of_all_sizes(kernel, method, n_heavy):
+    """A query of zero, norms of a lognormal distribution, and a few large keys, which "auto" has to sum exactly."""
+    rng = np.random.default_rng(0)
+    norms = np.exp(3 * rng.standard_normal((300, 1)))
+    for keys in (KEYS[:300], norms * KEYS[:300], np.vstack([KEYS[:300], 1e3 * KEYS[:2]])):
+        model = make(method, kernel, n_clusters=3, n_heavy=n_heavy).fit(keys)
+        all_results(model, np.vstack([np.zeros(20), QUERIES, keys[:20]]))
+
+
+@DEFINED
+def test_weights_of_any_size(kernel, method):
+    """Their size adds to log Z; what is next to nothing beside others does no harm."""
+
+    def fitted(weights):
+        return make(method, kernel, n_heavy=2).fit(KEYS, sample_weight=weights)
+
+    weights = WEIGHTS + 0.1
+    expected, std, *_ = all_results(fitted(weights), QUERIES)
+    for factor in (1e-79, 1e79):
+        log_z, same, *_ = all_results(fitted(factor * weights), QUERIES)
+        assert_allclose(log_z, expected + np.log(factor), atol=1e-6)
+        assert_allclose(same, std, rtol=1e-5, atol=1e-12)
+    for factor in (1e-300, 1e100, 1e300):
+        with pytest.raises(ValueError, match=r"largest sample_weight must be between 1e-80 and 1e\+80.*Divide all"):
+            fitted(factor * weights)
+    all_results(fitted(np.where(np.arange(3000) < 1500, 5e-324, weights)), QUERIES)
+
+
+def test_no_more_is_taken_than_there_is():
+    """Ten to the twelfth samples and clusters are all keys; as many random features are refused."""
+    model = make("control_variate", n_samples=10**12, n_clusters=10**12, n_heavy=3, n_exact=10**12).fit(KEYS[:40])
+    assert error(model, keys=KEYS[:40]) < 1e-9
+    with pytest.raises(ValueError, match=r"'n_components' parameter .* in the range \[1, 1048576\]"):
+        make("random_fourier", n_components=10**12).fit(KEYS[:40])

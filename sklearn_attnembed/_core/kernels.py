@@ -20,6 +20,10 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 # Below this variance the quadrature is exact to machine precision for the expressive kernel (its poles, at
 # +-i, are far away in units of the standard deviation) and, unlike the closed form, it does not cancel.
 _SMALL_VARIANCE = 0.1
+# Likewise below this part of the squared mean, where the poles are far because zero is.
+_FAR = 1e-3
+# Queries, keys and scores below this have squares, and sums of squares, that do not overflow.
+_LARGEST = 1e105
 # Least standard deviation, relative to the mean, over which the derivatives of a callable are taken.
 _NARROWEST = 1e-5
 
@@ -49,6 +53,20 @@ def _log(x: Array) -> Array:
         return np.log(x)
 
 
+def check_scores(temperature: float, **matrices: Array) -> None:
+    """An error where scores of one matrix with another, given by name, or of one with itself, could overflow."""
+    names, beta = " and ".join(matrices), 1 / float(temperature)
+    sizes = [max(float(M.max()), -float(M.min()), 5e-324) for M in matrices.values()]
+    width = next(iter(matrices.values())).shape[1]
+    if not max(*sizes, sizes[0] * beta, width * sizes[0] * beta * sizes[-1]) < _LARGEST:
+        largest = " and ".join(f"{size:.3g}" for size in sizes)
+        raise ValueError(
+            f"Entries of {names}, and their products over the temperature, must be below {_LARGEST:g} in size, but the "
+            f"largest entries are {largest} at temperature={float(temperature):g}. Divide them, or raise the "
+            "temperature."
+        )
+
+
 def _quadrature(f: Callable[[Array], Array], m: Array, v: Array) -> Array:
     """E f(s) for s ~ N(m, v) by Gauss-Hermite quadrature, one node at a time."""
     scale = np.sqrt(v)
@@ -62,6 +80,10 @@ def _softmax_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
 
 
 # squared: f(s) = s^2 ---------------------------------------------------------------------------------
+def _squared_expectation(m: Array, v: Array) -> Array:
+    return 2 * _log(np.hypot(m, np.sqrt(v)))  # not of m^2 + v, which vanishes long before m does
+
+
 def _squared_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
     total = np.maximum(m * m + v, np.finfo(np.float64).tiny)
     return 2 * m / total, 1 / total
@@ -80,11 +102,13 @@ def expressive_value(s: Array) -> Array:
 
 
 def _expressive_slope(s: Array) -> Array:
-    return 2 * s / np.square(1 + s * s)
+    rest = 1 / (1 + s * s)
+    return 2 * s * rest * rest
 
 
 def _expressive_curvature(s: Array) -> Array:
-    return 2 * (1 - 3 * s * s) / (1 + s * s) ** 3
+    rest = 1 / (1 + s * s)
+    return 2 * (4 * rest - 3) * rest * rest
 
 
 def _by_variance(
@@ -93,7 +117,7 @@ def _by_variance(
     """Evaluate `small` where the variance is small and `large` elsewhere."""
     m, v = np.broadcast_arrays(np.asarray(m, np.float64), np.asarray(v, np.float64))
     out = np.empty(m.shape)
-    is_small = v < _SMALL_VARIANCE
+    is_small = v < np.maximum(_SMALL_VARIANCE, _FAR * m * m)
     out[is_small] = small(m[is_small], v[is_small])
     out[~is_small] = large(m[~is_small], v[~is_small])
     return out
@@ -133,7 +157,7 @@ def _expressive_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
 
 
 SOFTMAX = Kernel("softmax", lambda s: s, lambda m, v: m + v / 2, _softmax_derivatives)
-SQUARED = Kernel("squared", lambda s: 2 * _log(np.abs(s)), lambda m, v: _log(m * m + v), _squared_derivatives)
+SQUARED = Kernel("squared", lambda s: 2 * _log(np.abs(s)), _squared_expectation, _squared_derivatives)
 EXPRESSIVE = Kernel("expressive", _expressive_log_value, _expressive_expectation, _expressive_derivatives)
 
 KERNELS = {kernel.name: kernel for kernel in (SOFTMAX, SQUARED, EXPRESSIVE)}
@@ -167,7 +191,8 @@ def _from_callable(f: Callable[[Array], Array]) -> Kernel:
 
     def value(s: Array) -> Array:
         s = np.asarray(s, np.float64)
-        out = np.asarray(f(s), np.float64)
+        with np.errstate(all="ignore"):  # what comes of it is looked at below
+            out = np.asarray(f(s), np.float64)
         if out.shape != s.shape:
             raise ValueError(
                 f"A function given as kernel has to return one value for each score, but made shape {out.shape} of "

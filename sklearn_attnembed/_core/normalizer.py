@@ -23,13 +23,14 @@ _BLOCK_ELEMENTS = 2**19
 # Gaussian mixture, [DB] ------------------------------------------------------------------------------
 def score_moments(X: Array, statistics: KeyStatistics, beta: float) -> tuple[Array, Array]:
     """Mean beta x.mu_a and variance beta^2 x'Omega_a x of the scores in each cluster; both of shape (n, kappa)."""
-    mean = beta * (X @ statistics.mean.T)
+    X = beta * X
+    mean = X @ statistics.mean.T
     covariance = statistics.covariance
     if covariance.ndim == 2:
-        return mean, beta**2 * (X * X) @ covariance.T
+        return mean, (X * X) @ covariance.T
     variance = np.empty_like(mean)
     for a, Omega in enumerate(covariance):
-        variance[:, a] = beta**2 * np.einsum("ij,ij->i", X @ Omega, X)
+        variance[:, a] = np.einsum("ij,ij->i", X @ Omega, X)
     return mean, np.maximum(variance, 0)
 
 
@@ -131,7 +132,7 @@ def exact_attention(
 
 def log_difference(a: Array, b: Array) -> Array:
     """a - b of logarithms; zero where both are -inf."""
-    return np.subtract(a, b, where=a != b, out=np.zeros(len(a)))
+    return np.subtract(a, b, where=a != b, out=np.zeros(np.shape(a)))
 
 
 def exact_log_mass(

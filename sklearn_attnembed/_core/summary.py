@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     @property
     def sample_size(self) -> int:
         """Keys drawn in all."""
-        return self.n_samples * self.n_clusters
+        return int(self.n_samples) * int(self.n_clusters)
 
     @property
     def knows_own(self) -> bool:
@@ -177,8 +177,8 @@ def _pass(
     keys: Array, weights: Array | None, centers: Array, plan: Plan, run: Runner
 ) -> tuple[Integers, KeyStatistics, FeatureSums | None]:
     """The one pass over all keys: clusters, statistics, sums of features."""
-    bounds = row_blocks([len(keys)], keys.shape[1])
     frequencies = plan.frequencies(keys.shape[1])
+    bounds = row_blocks([len(keys)], keys.shape[1] if frequencies is None else max(frequencies.shape))
 
     def take(block: int) -> tuple[Integers, KeyStatistics, FeatureSums | None]:
         Y, w = keys[bounds[block]], None if weights is None else weights[bounds[block]]
@@ -236,8 +236,9 @@ def _tails(sample: KeySample, statistics: KeyStatistics, plan: Plan) -> Array | 
     if plan.kernel is SOFTMAX:
         return None
     part, _, others = split(sample, plan.sample_size)
-    moments = score_moments(others.keys, statistics, 1.0)
-    return score_tails(others.keys, part, (statistics.weight, *moments))
+    queries = plan.beta * others.keys
+    moments = score_moments(queries, statistics, 1.0)
+    return score_tails(queries, part, (statistics.weight, *moments))
 
 
 def _merge_statistics(a: Summary, b: Summary) -> KeyStatistics:
@@ -320,7 +321,8 @@ class Estimator:
 
     def _small_blocks(self, n: int, surveyed: bool) -> list[slice]:
         """Blocks whose scores, with the sampled keys if they are asked for, stay in the cache."""
-        width = max(4 * self.summary.centers.shape[1], len(self.sample.keys) * surveyed)
+        n_frequencies = 0 if self.frequencies is None else self.frequencies.shape[1]
+        width = max(4 * self.summary.centers.shape[1], len(self.sample.keys) * surveyed, n_frequencies)
         return _slices(n, int(np.clip(_BLOCK_ELEMENTS // width, 8, 4096)))
 
     def log_z(self, X: Array, method: str, with_error: bool = False) -> tuple[Array, Array]:
@@ -336,7 +338,7 @@ class Estimator:
         if not len(self.summary.heavy_keys):
             return smooth, error
         log_z = np.logaddexp(smooth, logsumexp(self._heavy_terms(X), axis=1))
-        return log_z, error * np.exp(np.where(np.isfinite(smooth), smooth - log_z, -np.inf))
+        return log_z, error * np.exp(log_difference(smooth, log_z))
 
     def log_mass(self, X: Array, method: str) -> Array:
         """log of the attention mass of every cluster.
@@ -385,7 +387,9 @@ class Estimator:
         sampled, noise = self._survey(X, moments, census=self._not_itself(X, moments[1]))
         residual = log_difference(log_z, sampled)
         # Nobody says whether a query is a key: then its own term is a part of Z that no mixture has.
-        own = self.plan.kernel.log_value(self.plan.beta * np.einsum("ij,ij->i", X, X)) - sampled
+        weight = np.mean(np.log(self.sample.weight))
+        own = self.plan.kernel.log_value(self.plan.beta * np.einsum("ij,ij->i", X, X)) + weight
+        own = log_difference(own, sampled)
         itself = np.log1p(np.exp(np.clip(own, None, 700), where=np.isfinite(own), out=np.zeros(len(X))))
         error: Array = np.hypot(np.hypot(np.clip(residual, -700, 700), noise), itself)
         return error

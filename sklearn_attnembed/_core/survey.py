@@ -4,7 +4,7 @@ The sample is drawn by a hash of what the keys are, not of where they stand: wha
 precision, the same keys make the same sample, and the samples of two sets of keys merge into that of their union.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,12 @@ class KeySample(NamedTuple):
     cells: Integers
 
 
+def _time(waiting: Any, weight: Any) -> Any:
+    """When keys are served; never, where the weight is next to nothing."""
+    with np.errstate(over="ignore"):
+        return waiting / weight
+
+
 def draw(
     X: Array, active: Integers, weights: Array | None, marks: Marks, ledger: Ledger, size: int, seed: int
 ) -> KeySample:
@@ -86,7 +92,7 @@ def draw(
     total = look_up(ledger, distinct) if ledger else group_sums(copies, weights, len(distinct))
     uniform = (_mix(distinct ^ _mix(np.full(1, seed, np.uint64) * _SPREAD)) >> np.uint64(11)) * 2.0**-53
     waiting = -np.log1p(-uniform) + _TINY
-    order = np.argsort(waiting / total, kind="stable")[: size + 1]  # ties fall by mark
+    order = np.argsort(_time(waiting, total), kind="stable")[: size + 1]  # ties fall by mark
     rows = active[position[order]]
     return KeySample(
         X[rows].astype(np.float64),
@@ -104,7 +110,7 @@ def merge_samples(a: KeySample, b: KeySample, ledger: Ledger, size: int) -> KeyS
     _, position, copies = np.unique(both.marks, return_index=True, return_inverse=True)
     total = look_up(ledger, both.marks[position]) if ledger else group_sums(copies, both.weight, len(position))
     both = KeySample._make(part[position] for part in both)._replace(weight=total)
-    order = np.lexsort((both.marks, both.waiting / both.weight))[: size + 1]
+    order = np.lexsort((both.marks, _time(both.waiting, both.weight)))[: size + 1]
     return KeySample._make(part[order] for part in both)
 
 
@@ -112,7 +118,7 @@ def split(sample: KeySample, size: int) -> tuple[KeySample, Array, KeySample]:
     """The first `size` keys sorted by cluster, the weight that each stands for, and the other keys drawn."""
     part, others = (KeySample._make(column[cut] for column in sample) for cut in (slice(size), slice(size, None)))
     # The next in the queue tells how long was served, and so every key's probability of being in.
-    time = others.waiting[0] / others.weight[0] if len(others.weight) else np.inf
+    time = _time(others.waiting[0], others.weight[0]) if len(others.weight) else np.inf
     stands_for = part.weight / -np.expm1(-part.weight * time)
     order = np.argsort(part.labels, kind="stable")
     return KeySample._make(column[order] for column in part), stands_for[order], others
@@ -155,14 +161,12 @@ class _Controls(NamedTuple):
 
     @classmethod
     def of(cls, mean: Array, variance: Array, kernel: Kernel, reference: Array, quadratic: bool) -> "_Controls":
-        deviation = np.sqrt(variance)
-        spread = deviation > _ROUNDING * np.abs(mean)
-        deviation, variance = np.where(spread, deviation, 1), np.where(spread, variance, 0)
+        deviation, inverse = _deviation(mean, variance)
         # No cluster's mean term is taken above the largest term seen: a Gaussian's tail may promise far more.
         offset = np.exp(np.minimum(kernel.log_expectation(mean, variance) - reference[:, None], 0))
         slope, curvature = kernel.derivatives(mean, variance)
-        linear, squared = offset * (spread * deviation * slope), offset * (variance * curvature) * quadratic
-        return cls(offset, _to_one(linear), _to_one(squared), mean, 1 / deviation)
+        linear, squared = offset * (deviation * slope), offset * (deviation * curvature * deviation) * quadratic
+        return cls(offset, _to_one(linear), _to_one(squared), mean, inverse)
 
     def spread(self, counts: Integers, scores: Array) -> tuple[Array, Array, Array]:
         """Offset and regressors of every sampled key; `scores` are overwritten."""
@@ -186,6 +190,13 @@ class _Controls(NamedTuple):
             np.einsum("ij,ij->i", t, self.linear),
             np.einsum("ij,ij->i", squares, self.quadratic),
         )
+
+
+def _deviation(mean: Array, variance: Array) -> tuple[Array, Array]:
+    """Standard deviation of scores, and one over it; zero both where it is rounding."""
+    deviation = np.sqrt(variance)
+    deviation *= deviation > np.maximum(_ROUNDING * np.abs(mean), 1e-150)
+    return deviation, np.divide(1, deviation, where=deviation > 0, out=np.zeros_like(deviation))
 
 
 def _to_one(coefficients: Array) -> Array:
@@ -339,7 +350,7 @@ def score_tails(queries: Array, sample: KeySample, moments: tuple[Array, Array, 
     for a in range(len(weight)):
         keys = sample.keys[sample.labels == a][:_TAIL_KEYS]
         if len(queries) and len(keys) >= _FEW:
-            t = (queries @ keys.T - mean[:, a : a + 1]) / np.sqrt(np.maximum(variance[:, a : a + 1], _TINY))
+            t = (queries @ keys.T - mean[:, a : a + 1]) * _deviation(mean, variance)[1][:, a : a + 1]
             tails[a] = np.sqrt(np.clip(np.median(np.mean(t**4, axis=1)) / 3 - 1, 0, 1))
     return tails
 
