@@ -221,7 +221,7 @@ def numbers(dtypes: tuple[str, ...], *shape: str | int, below: str = "", lowest:
 
 @dataclass(frozen=True)
 class Matrix(Kind):
-    """A matrix, dense or sparse."""
+    """A matrix of floats, dense or a CSR array."""
 
     rows: str
     columns: str
@@ -229,32 +229,20 @@ class Matrix(Kind):
     def write(self, value: Any, file: Writer, name: str) -> Any:
         if not sp.issparse(value):
             return file.array(value, name)
-        parts = _parts(value.format)
-        arrays = {part: file.array(getattr(value, part), f"{name}/{part}") for part in parts}
-        return {"sparse": value.format, "is_array": isinstance(value, sp.sparray), "shape": list(value.shape), **arrays}
+        value = sp.csr_array(value)
+        arrays = {part: file.array(getattr(value, part), f"{name}/{part}") for part in ("data", "indices", "indptr")}
+        return {"sparse": "csr", "shape": list(value.shape), **arrays}
 
     def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
         if "array" in node:
             return numbers(FLOATS, self.rows, self.columns).read(node, file, name, sizes)
         axes = zip(node["shape"], (self.rows, self.columns), strict=True)
         shape = tuple(Scalar(int, axis).read(n, file, f"{name}/shape", sizes) for n, axis in axes)
-        data, *places = (file.array(node[part], f"{name}/{part}") for part in _parts(node["sparse"]))
-        content = (data, tuple(places)) if node["sparse"] == "coo" else (data, *places)
-        matrix = getattr(sp, f"{node['sparse']}_array")(content, shape=shape)
-        if node["sparse"] != "coo":  # which is checked when it is made
-            matrix.check_format(full_check=True)
-        if data.dtype.name not in FLOATS:
-            file.fail(name, f"of {' or '.join(FLOATS)}", f"of {data.dtype}")
-        return matrix if node["is_array"] else getattr(sp, f"{node['sparse']}_matrix")(matrix)
-
-
-def _parts(format: str) -> tuple[str, str, str]:
-    """The arrays of a sparse matrix."""
-    return {
-        "csr": ("data", "indices", "indptr"),
-        "csc": ("data", "indices", "indptr"),
-        "coo": ("data", "row", "col"),
-    }[format]
+        parts = {"data": FLOATS, "indices": INTEGERS, "indptr": INTEGERS}
+        arrays = [numbers(dtypes, part).read(node[part], file, f"{name}/{part}", {}) for part, dtypes in parts.items()]
+        matrix = sp.csr_array(tuple(arrays), shape=shape)
+        matrix.check_format(full_check=True)  # before compiled code takes indices for granted
+        return matrix
 
 
 @dataclass(frozen=True)
@@ -349,9 +337,8 @@ class Value(Kind):
         if isinstance(value, np.random.RandomState):
             kind, numbers, *others = value.get_state(legacy=True)
             return {"random_state": [kind, file.array(numbers, name), *others]}
-        if sp.issparse(value) or hasattr(value, "__array__"):
-            matrix: dict[str, Any] = Matrix("", "").write(value, file, name)
-            return matrix
+        if hasattr(value, "__array__"):
+            return file.array(value, name)
         if not callable(value):
             file.refuse(name, f"a {type(value).__name__}")
         if file.params[self.parameter] is not value:
@@ -381,7 +368,6 @@ class Value(Kind):
             "tuple": lambda parts: tuple(self.read(parts, file, name, sizes)),
             "random_state": random_state,
             "array": lambda _: file.array(node, name),
-            "sparse": lambda _: Matrix("", "").read(node, file, name, {}),
             "function": lambda what: file.function(self.parameter, what),
         }
         tag = next(iter(node))
