@@ -351,8 +351,8 @@ class AttentionEmbedding(
                 "positive. Pass weights of existing relations."
             )
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
-        problem = self._problem(A, P, isolated, dtype)
-        Y, is_warm = self._first_vectors(problem, dtype, int(seeds[0]))
+        problem, active, sizes = self._problem(A, P, isolated, dtype)
+        Y, is_warm = self._first_vectors(active, sizes, dtype, int(seeds[0]))
         strategy = self._strategy(problem, int(seeds[1]))
         is_softmax = self.kernel == "softmax"
         converges = is_softmax and self.solver == "accelerated"  # before max_iter
@@ -362,7 +362,7 @@ class AttentionEmbedding(
             def report(iteration: int, loss: float, displacement: float, so_far: Callable[[], solver.Solution]) -> bool:
                 if self.verbose:
                     print(progress.line(iteration, loss, displacement))
-                return task.end(lambda: self._attributes(problem, so_far(), strategy, run))
+                return task.end(lambda: self._attributes(problem, active, sizes, so_far(), strategy, run))
 
             solve = partial(solver.solve, solver=self.solver) if is_softmax else expressive.solve
             solution = solve(
@@ -376,7 +376,7 @@ class AttentionEmbedding(
                 begin=task.begin,
                 report=report,
             )
-            self.__dict__.update(self._attributes(problem, solution, strategy, run))
+            self.__dict__.update(self._attributes(problem, active, sizes, solution, strategy, run))
         self.isolated_ = isolated
         self.embedding_ = self._respond(self._model, P, isolated)
         self._keep(A, P)
@@ -570,8 +570,8 @@ class AttentionEmbedding(
         return n_copies * rows * self.n_components * np.dtype(dtype).itemsize
 
     # the solver's view -------------------------------------------------------------------------------
-    def _problem(self, A: Any, P: Any, isolated: Any, dtype: Any) -> Problem:
-        """The problem to solve, square or bipartite."""
+    def _problem(self, A: Any, P: Any, isolated: Any, dtype: Any) -> tuple[Problem, Any, list[int]]:
+        """The problem to solve, square or bipartite; which of all rows (and columns) it is about, and their number."""
         if self.affinity == "bipartite":
             backward, unused = operators.row_stochastic(A.T, dtype)
             active = ~np.concatenate([isolated, unused])
@@ -589,77 +589,89 @@ class AttentionEmbedding(
         def shares(name: Any, whole: bool) -> Float64:
             """Powers of the degree, of each side's active rows, that sum to one or, `whole`, to their number."""
             gamma = {"uniform": 0, "degree": 1}.get(name, name)
-            powers = active * (degree() ** gamma if gamma else 1.0)
-            sides = zip(*(np.split(array, np.cumsum(sizes)[:-1]) for array in (powers, active)), strict=True)
-            return np.concatenate([p * ((a.sum() if whole else 1) / (p.sum() or 1)) for p, a in sides])
+            powers = degree()[active] ** gamma if gamma else np.ones(sum(counts))
+            sides = np.split(powers, np.cumsum(counts)[:-1])
+            return np.concatenate([p * ((len(p) if whole else 1) / (p.sum() or 1)) for p in sides])
 
-        bounds = operators.row_blocks(sizes, self.n_components)
+        counts = [int(np.count_nonzero(side)) for side in np.split(active, np.cumsum(sizes)[:-1])]
+        bounds = operators.row_blocks(counts, self.n_components)
         if self.kernel == "expressive":
             P, square = sp.csr_array(P), sp.csr_array(square)
         is_given = not isinstance(self.null_model, str | Real)
-        return Problem(
-            affinity=operators.blocked(square, bounds),
-            queries=operators.blocked(P, bounds) if len(sizes) == 1 else None,
-            group=[int(rows.start >= sizes[0]) for rows in bounds],
+        problem = Problem(
+            affinity=operators.blocked(operators.among(square, active), bounds),
+            queries=operators.blocked(operators.among(P, active), bounds) if len(sizes) == 1 else None,
+            group=[int(rows.start >= counts[0]) for rows in bounds],
             key_group=[1, 0] if len(sizes) == 2 else [0],
-            sizes=sizes,
-            active=active,
+            sizes=counts,
             null=_given_null(self.null_model, active, len(sizes)) if is_given else shares(self.null_model, False),
             weight=None if self.key_weight in ("uniform", 0) else shares(self.key_weight, True),
             beta=1 / self.temperature,
             walk_length=self.walk_length,
         )
+        return problem, active, sizes
 
-    def _first_vectors(self, problem: Problem, dtype: Any, seed: int) -> tuple[Vectors, bool]:
+    def _first_vectors(self, active: Any, sizes: list[int], dtype: Any, seed: int) -> tuple[Vectors, bool]:
         """Where the solver starts, and whether that is where it ended before."""
-        Y = _initial_vectors(problem.active, self.n_components, dtype, seed)
+        Y = _initial_vectors(len(active), self.n_components, dtype, seed)
         if not self.warm_start or not hasattr(self, "_vectors"):
-            return Y, False
+            return _only(Y, active), False
         if self._vectors.shape[1] != self.n_components:
             raise ValueError(
                 f"warm_start=True goes on from vectors of {self._vectors.shape[1]} dimensions, but n_components="
                 f"{self.n_components}. Set it back, or set warm_start=False to start anew."
             )
-        start = 0
-        for group, (n_before, n_now) in enumerate(zip(self._sizes, problem.sizes, strict=False)):
+        starts = zip(np.cumsum([0, *self._sizes]), np.cumsum([0, *sizes]), self._sizes, sizes, strict=False)
+        for before, now, n_before, n_now in starts:
             n = min(n_before, n_now)  # rows, or columns, that were there before
-            ours, theirs = Y[problem.group_rows(group)][:n], self._vectors[start : start + n]
-            known = theirs.any(axis=1) & problem.active[problem.group_rows(group)][:n]
-            ours[known] = theirs[known]
-            start += n_before
-        return Y, True
+            theirs = self._vectors[before : before + n]
+            known = np.flatnonzero(theirs.any(axis=1))
+            Y[now + known] = theirs[known]
+        return _only(Y, active), True
 
     def _strategy(self, problem: Problem, seed: int) -> Strategy:
         """How the solver has Z."""
         return Strategy(
             self.normalizer,
             self.n_clusters,
-            min(self.n_exact, *(len(problem.active_rows(group)) for group in problem.key_group)),
+            min(self.n_exact, *problem.sizes),
             partial(partition, n_clusters=self.n_clusters, random_state=seed),
             lambda points, k, round: cluster_centers(points, None, k, seed + round),
             seed,
         )
 
     def _attributes(
-        self, problem: Problem, solution: solver.Solution, strategy: Strategy, run: operators.Runner
+        self,
+        problem: Problem,
+        active: Any,
+        sizes: list[int],
+        solution: solver.Solution,
+        strategy: Strategy,
+        run: operators.Runner,
     ) -> dict[str, Any]:
         """The model: the keys, where walks lead, and their statistics; of both sides, if there are two."""
-        n_sides = len(problem.sizes)
+        n_sides = len(sizes)
         targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, n_sides, run)
-        rows = problem.group_rows(problem.key_group[0])
-        active = problem.active[rows]
+        vectors, sides = _among_all(solution.vectors, active), np.split(active, np.cumsum(sizes)[:-1])
+        keys, active_keys = problem.group_rows(problem.key_group[0]), sides[-1]
+        weight = np.ones(problem.sizes[-1]) if problem.weight is None else problem.weight[keys]
+
+        def model(group: int) -> Model:
+            known = solver.model(problem, solution, strategy, targets, group, run)
+            return known._replace(targets=_among_all(known.targets, sides[problem.key_group[group]]))
+
         return {
-            "key_embedding_": np.ascontiguousarray(solution.vectors[rows]),
+            "key_embedding_": np.ascontiguousarray(vectors[-sizes[-1] :]),
             "loss_curve_": [float(loss) for loss in solution.losses],
             "n_iter_": len(solution.losses),
             "converged_": solution.converged or self.solver == "gradient",
-            "_vectors": solution.vectors,
-            "_sizes": list(problem.sizes),
-            "_active_keys": active,
-            "_key_labels": _labels(solution.look, rows, active),
-            "key_weight_": active * (1.0 if problem.weight is None else problem.weight[rows]),
-            "_model": solver.model(problem, solution, strategy, targets, 0, run),
-            "_column_model": solver.model(problem, solution, strategy, targets, 1, run) if n_sides == 2 else None,
+            "_vectors": vectors,
+            "_sizes": sizes,
+            "_active_keys": active_keys,
+            "_key_labels": _labels(solution.look, keys, active_keys),
+            "key_weight_": _among_all(weight, active_keys),
+            "_model": model(0),
+            "_column_model": model(1) if n_sides == 2 else None,
         }
 
     def _respond(self, model: Model, P: Any, isolated: Any) -> Vectors:
@@ -667,20 +679,25 @@ class AttentionEmbedding(
         bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1])
         if self._fitted.kernel == "expressive":
             pieces: Any = operators.blocked(sp.csr_array(P), bounds).pieces
-            return self._by_block(model, isolated, bounds, lambda block: expressive.respond(pieces[block], model))
+            return self._by_block(
+                model, isolated, bounds, lambda block, kept: expressive.respond(pieces[block][kept], model)
+            )
         # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
         targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64)
         product = operators.products(operators.blocked(P, bounds), targets)
         respond = responder(model)
-        return self._by_block(model, isolated, bounds, lambda block: respond(product(block)))
+        return self._by_block(model, isolated, bounds, lambda block, kept: respond(product(block)[kept]))
 
-    def _by_block(self, model: Model, isolated: Any, bounds: list[slice], vectors: Callable[[int], Vectors]) -> Vectors:
-        """Vectors of all blocks, zero where isolated."""
+    def _by_block(
+        self, model: Model, isolated: Any, bounds: list[slice], vectors: Callable[[int, Any], Vectors]
+    ) -> Vectors:
+        """Vectors of the rows of all blocks that are not isolated, `vectors(block, kept)`; zero for the others."""
         out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
 
         def one(block: int) -> None:
-            rows, kept = bounds[block], ~isolated[bounds[block]]
-            out[rows][kept] = vectors(block)[kept]
+            kept = np.flatnonzero(~isolated[bounds[block]])
+            if len(kept):
+                out[bounds[block]][kept] = vectors(block, kept)
 
         with operators.block_runner(self.n_jobs) as run:
             for _ in run(one, range(len(bounds))):
@@ -701,24 +718,38 @@ class AttentionEmbedding(
         return tags
 
 
-def _initial_vectors(active: Any, n_components: int, dtype: Any, seed: int) -> Vectors:
-    """Random unit rows, the same in any precision, drawn a block at a time; zero where not active."""
+def _initial_vectors(n_samples: int, n_components: int, dtype: Any, seed: int) -> Vectors:
+    """Random unit rows, the same in any precision, drawn a block at a time."""
     generator = np.random.default_rng(seed)
-    Y = np.empty((len(active), n_components), dtype)
-    for rows in operators.row_blocks([len(active)], n_components):
+    Y = np.empty((n_samples, n_components), dtype)
+    for rows in operators.row_blocks([n_samples], n_components):
         Y[rows] = generator.random((rows.stop - rows.start, n_components), np.float32) - np.float32(0.5)
-    Y[~active] = 0
     return operators.unit_rows(Y)
+
+
+def _only(Y: Vectors, active: Any) -> Vectors:
+    """The active rows: `Y` itself if these are all."""
+    return Y if active.all() else Y[active]
+
+
+def _among_all(values: Any, active: Any) -> Any:
+    """Values of the active rows among all rows, zero for the others; the values themselves if these are all."""
+    if active.all():
+        return values
+    out = np.zeros((len(active), *values.shape[1:]), values.dtype)
+    out[active] = values
+    return out
 
 
 def _labels(look: Look | None, rows: slice, active: Any) -> Integers:
     """Clusters of the keys, -1 for those without any affinity."""
-    labels = np.zeros(len(active), np.intp) if look is None or look.labels is None else look.labels[rows]
-    return np.where(active, labels, -1)
+    n = np.count_nonzero(active)
+    labels = np.zeros(n, np.intp) if look is None or look.labels is None else look.labels[rows]
+    return _among_all(labels + 1, active) - 1
 
 
 def _given_null(null_model: Any, active: Any, n_sides: int) -> Float64:
-    """A null model given as an array, checked, over the active rows."""
+    """A null model given as an array for all rows, checked; its shares among the active ones."""
     p0 = check_array(null_model, ensure_2d=False, dtype=np.float64, input_name="null_model")
     if n_sides == 2 or p0.shape != active.shape:
         raise ValueError(
@@ -730,7 +761,7 @@ def _given_null(null_model: Any, active: Any, n_sides: int) -> Float64:
             f"null_model must be >= 0 with a positive sum; its smallest is {p0.min():.4g}, its sum over "
             f"active rows {p0[active].sum():.4g}. Clip it, or use 'uniform'."
         )
-    return p0 * active / p0[active].sum()
+    return p0[active] / p0[active].sum()
 
 
 def _column_sums(A: Any) -> Float64:

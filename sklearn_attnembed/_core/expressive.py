@@ -140,22 +140,21 @@ class Candidate:
 
             def one(block: int) -> tuple[float, float]:
                 rows = problem.affinity.bounds[block]
-                X, active = self.at[rows], problem.active[rows]
+                X = self.at[rows]
                 attraction = pull(pieces[block], X, self.at, problem.beta, background)
                 losses, proposal = propose(X, attraction, others, damping)  # noqa: B023, run right away
-                proposal[~active] = 0
                 following[rows], self.age[rows], moves = advance(X, self.last[rows], self.age[rows], proposal)
                 self.last[rows] = proposal
-                return float(losses[active].sum()), float(moves.sum())
+                return float(losses.sum()), float(moves.sum())
 
             for block_loss, block_moved in self.run(one, np.flatnonzero(np.equal(problem.group, group))):
                 loss += block_loss
                 moved += block_moved
             self.at[problem.group_rows(group)] = following[problem.group_rows(group)]
             self.keys = all_keys(problem, self.at, self.cluster, self.run)
-        n_active = max(problem.n_active, 1)
-        self.loss = loss / n_active
-        return float(np.sqrt(moved / n_active))
+        n = len(self.at)
+        self.loss = loss / n
+        return float(np.sqrt(moved / n))
 
 
 def solve(
@@ -181,7 +180,7 @@ def solve(
     if warm:
         fading = fading[n_search:]
     elif n_search:
-        starts += _further_starts(problem, Y, strategy.seed)
+        starts += _further_starts(Y, strategy.seed)
     candidates = [Candidate(problem, start, run) for start in starts]
     following, best = np.empty_like(Y), candidates[0]
     look: Look | None = None
@@ -212,13 +211,11 @@ def solve(
     return Solution(best.last, keys, look, losses, displacement, converged)
 
 
-def _further_starts(problem: Problem, Y: Array, seed: int) -> list[Array]:
+def _further_starts(Y: Array, seed: int) -> list[Array]:
     """Other random vectors."""
     generator = np.random.default_rng(seed)
     shape = (_STARTS - 1, *Y.shape)
-    return [
-        unit_rows(Z * problem.active[:, None]) for Z in generator.standard_normal(shape, np.float32).astype(Y.dtype)
-    ]
+    return [unit_rows(Z) for Z in generator.standard_normal(shape, np.float32).astype(Y.dtype)]
 
 
 # Out of sample ---------------------------------------------------------------------------------------

@@ -98,6 +98,22 @@ def row_stochastic(A: Any, dtype: Any) -> tuple[Any, Mask]:
     return P.astype(dtype), counts == 0
 
 
+def among(P: Any, kept: Mask) -> Any:
+    """The square `P` among the rows kept alone; `P` itself if these are all."""
+    if kept.all():
+        return P
+    if not isinstance(P, LinearOperator):
+        return P[kept][:, kept]
+
+    def product(X: Array) -> Array:
+        whole = np.zeros((len(kept), *X.shape[1:]), X.dtype)
+        whole[kept] = X
+        return np.asarray(P @ whole)[kept]
+
+    n = np.count_nonzero(kept)
+    return LinearOperator((n, n), matvec=product, matmat=product, dtype=P.dtype)
+
+
 def compact(A: Any) -> sp.csr_array:
     """`A` as a CSR array with 32-bit indices where these will do: some of scikit-learn takes no others."""
     A = sp.csr_array(A)

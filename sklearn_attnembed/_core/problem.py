@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cells import Cells, build_cells, nearest_keys
-from .kernels import Array, Integers, Mask
+from .kernels import Array, Integers
 from .normalizer import Near
 from .operators import Affinity, Runner
 from .statistics import KeyStatistics
@@ -17,6 +17,8 @@ _SAMPLE, _CLUSTER_SAMPLE = 256, 64
 
 class Problem(NamedTuple):
     """What is embedded: affinities between groups of rows, one group (square) or two (bipartite).
+
+    Rows without any affinity have no part in it.
 
     Attributes
     ----------
@@ -31,12 +33,10 @@ class Problem(NamedTuple):
         For each group, the group of its keys.
     sizes : list of int
         Rows of each group.
-    active : ndarray of bool of shape (n,)
-        Rows with any affinity.
     null : ndarray of shape (n,)
         The null model p0, summing to one over each group.
     weight : ndarray of shape (n,) or None
-        Key weights, zero where not active; None for equal weights.
+        Key weights; None for equal weights.
     beta : float
         1 / temperature.
     walk_length : int
@@ -47,27 +47,20 @@ class Problem(NamedTuple):
     group: list[int]
     key_group: list[int]
     sizes: list[int]
-    active: Mask
     null: Array
     weight: Array | None
     beta: float
     walk_length: int
-
-    @property
-    def n_active(self) -> int:
-        """How many rows are active."""
-        return int(np.count_nonzero(self.active))
 
     def group_rows(self, group: int) -> slice:
         """The rows of one group."""
         start = sum(self.sizes[:group])
         return slice(start, start + self.sizes[group])
 
-    def active_rows(self, group: int) -> Integers:
-        """Numbers of the active rows of one group."""
+    def group_numbers(self, group: int) -> Integers:
+        """Numbers of the rows of one group."""
         rows = self.group_rows(group)
-        active: Integers = np.flatnonzero(self.active[rows]) + rows.start
-        return active
+        return np.arange(rows.start, rows.stop)
 
 
 class Keys(NamedTuple):
@@ -131,15 +124,15 @@ def look_up(problem: Problem, Y: Array, strategy: Strategy, before: Look | None,
     if strategy.n_clusters > 1:
         labels = np.zeros(len(Y), dtype=np.intp)
         for group in range(len(problem.sizes)):
-            active = problem.active_rows(group)
-            labels[active] = strategy.partition(Y[active])
+            rows = problem.group_rows(group)
+            labels[rows] = strategy.partition(Y[rows])
     near: list[Near | None] = [None] * len(problem.sizes)
     if strategy.normalizer == "neighbors":
         for group, key_group in enumerate(problem.key_group):
             last = None if before is None else before.near[group]
             known = None if last is None else last.nearest
-            active = problem.active_rows(key_group)
-            near[group] = look_near(Y[problem.group_rows(group)], Y, active, labels, strategy, known, round, run)
+            keys = problem.group_numbers(key_group)
+            near[group] = look_near(Y[problem.group_rows(group)], Y, keys, labels, strategy, known, round, run)
     return Look(labels, near)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import Array, Integers, Mask
+from .kernels import Array, Integers
 from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
 from .operators import Runner, additions, momentum, multiply, products, unit_rows, walk_targets
 from .problem import Keys, Look, Problem, Strategy, cells_of_all, look_up
@@ -52,11 +52,7 @@ Report = Callable[[int, float, float, Callable[[], Solution]], bool]
 # Key statistics of the whole -------------------------------------------------------------------------
 def block_keys(problem: Problem, rows: slice, Y: Array, labels: Integers | None = None, n_clusters: int = 1) -> Keys:
     """Statistics and share of the null mean of one block of new keys."""
-    active = problem.active[rows]
-    if problem.weight is not None:
-        weights: Array | None = problem.weight[rows]
-    else:
-        weights = None if active.all() else active.astype(np.float64)
+    weights = None if problem.weight is None else problem.weight[rows]
     if labels is None:
         return Keys(*sphere_statistics(Y, weights, problem.null[rows]))
     return Keys(block_statistics(Y, weights, labels[rows], n_clusters), problem.null[rows] @ Y.astype(np.float64))
@@ -93,9 +89,9 @@ def fields(
         elif look is None or strategy.normalizer == "gaussian":
             out.append(gaussian_field(statistics, problem.beta, dtype=Y.dtype))
         elif near is None:
-            active = problem.active_rows(key_group)
-            weights = None if problem.weight is None else problem.weight[active]
-            out.append(exact_field(Y[active], weights, problem.beta))
+            rows = problem.group_rows(key_group)
+            weights = None if problem.weight is None else problem.weight[rows]
+            out.append(exact_field(Y[rows], weights, problem.beta))
         else:
             start = problem.group_rows(group).start
             out.append(_shifted(neighbor_field(statistics, Y, problem.weight, near, problem.beta), start))
@@ -115,16 +111,17 @@ def diffuse(problem: Problem, Y: Array, spare: Array, out: Array, run: Runner) -
     for source, target in ((Y, spare), (spare, out), (out, spare), (spare, out)):
         multiply(problem.affinity, source, target, run)
     bounds, means = problem.affinity.bounds, np.zeros((len(problem.sizes), Y.shape[1]))
-    sums = run(lambda block: problem.active[bounds[block]].astype(out.dtype) @ out[bounds[block]], range(len(bounds)))
-    for group, block_sum in zip(problem.group, sums, strict=True):
-        means[group] += block_sum / max(len(problem.active_rows(group)), 1)
+    for group, block_sum in zip(
+        problem.group, run(lambda b: out[bounds[b]].sum(axis=0), range(len(bounds))), strict=True
+    ):
+        means[group] += block_sum / problem.sizes[group]
 
     def one(block: int) -> None:
         rows, mean = bounds[block], means[problem.group[block]].astype(out.dtype)
         new = out[rows] - mean
         size = np.einsum("ij,ij->i", new, new)
         least = np.finfo(out.dtype).eps ** 2 * max(float(mean @ mean), float(np.finfo(out.dtype).tiny))
-        kept = problem.active[rows] & (size > least)
+        kept = size > least
         Y[rows][kept] = unit_rows(unit_rows(new[kept]) + _GRAIN * Y[rows][kept])
 
     for _ in run(one, range(len(bounds))):
@@ -165,14 +162,12 @@ def _force(queries: KeyStatistics, keys: KeyStatistics, beta: float, dtype: np.d
     return Force(float(log_z), mean.astype(dtype), spread.astype(dtype))
 
 
-def _propose(
-    field: BlockField | Force, step: Step, Y: Array, rows: slice, active: Mask, direction: Array
-) -> tuple[float, Array]:
+def _propose(field: BlockField | Force, step: Step, Y: Array, rows: slice, direction: Array) -> tuple[float, Array]:
     """Sum of log Z, and where the step sends the rows; `direction` is overwritten."""
     if isinstance(field, Force):
-        return np.count_nonzero(active) * field.log_z, step(Y, direction, field.spread)
+        return len(Y) * field.log_z, step(Y, direction, field.spread)
     log_z, mean = field(Y, rows)
-    return float(log_z[active].sum(dtype=np.float64)), step(Y, np.subtract(direction, mean, out=direction), None)
+    return float(log_z.sum(dtype=np.float64)), step(Y, np.subtract(direction, mean, out=direction), None)
 
 
 def _sweep(
@@ -203,15 +198,12 @@ def _sweep(
 
     def one(block: int) -> Swept:
         rows, group = problem.affinity.bounds[block], problem.group[block]
-        active = problem.active[rows]
         Y, back, new = current[rows], last[rows], following[rows]
         direction = np.empty_like(Y)
         direction[:] = offsets[group]
         add_product(block, direction)
         gain = problem.beta * float(np.vdot(Y, direction))
-        log_z, proposal = _propose(group_fields[group], step, Y, rows, active, direction)
-        if not active.all():
-            proposal[~active] = 0
+        log_z, proposal = _propose(group_fields[group], step, Y, rows, direction)
         back -= proposal
         unit_rows(np.add(np.multiply(back, -push, out=new), proposal, out=new))
         moved = np.subtract(proposal, Y, out=direction)
@@ -243,8 +235,8 @@ def _gathered(problem: Problem, parts: Iterable[Swept], d: int) -> Swept:
             yield part.keys[0]
 
     new_keys = _merge_keys(problem, block_keys())
-    n_active = max(problem.n_active, 1)
-    return Swept(loss / n_active, float(np.sqrt(displacement / n_active)), turn, torque, new_keys)
+    n = sum(problem.sizes)
+    return Swept(loss / n, float(np.sqrt(displacement / n)), turn, torque, new_keys)
 
 
 def _second_moment(keys: list[Keys]) -> Array:
@@ -450,7 +442,7 @@ def solve(
 def model(problem: Problem, solution: Solution, strategy: Strategy, targets: Array, group: int, run: Runner) -> Model:
     """What a new query of a group has to know."""
     key_group = problem.key_group[group]
-    rows, active = problem.group_rows(key_group), problem.active_rows(key_group)
+    rows = problem.group_rows(key_group)
     known = Model(
         np.ascontiguousarray(targets[rows]),
         solution.keys[key_group].statistics,
@@ -459,17 +451,17 @@ def model(problem: Problem, solution: Solution, strategy: Strategy, targets: Arr
     )
     if strategy.normalizer == "gaussian" or solution.look is None:
         return known
-    keys = solution.vectors[active].astype(np.float64)
-    known = known._replace(keys=keys, weights=None if problem.weight is None else problem.weight[active])
+    keys = solution.vectors[rows].astype(np.float64)
+    known = known._replace(keys=keys, weights=None if problem.weight is None else problem.weight[rows])
     if problem.queries is not None:
         product = products(problem.queries, targets)
         leads = run(lambda block: fingerprint(product(block)), range(len(problem.group)))
-        known = known._replace(fingerprints=np.concatenate(list(leads))[problem.active])
+        known = known._replace(fingerprints=np.concatenate(list(leads)))
     near = solution.look.near[group]
     if near is None:
         return known
-    labels = None if near.labels is None else near.labels[active]
-    sample = [np.searchsorted(active, members) for members in near.sample]
+    labels = None if near.labels is None else near.labels[rows]
+    sample = [members - rows.start for members in near.sample]
     cells = cells_of_all(keys, np.arange(len(keys)), strategy, 0, run)
     return known._replace(
         n_exact=strategy.n_exact, cells=cells, near=Near(np.zeros((0, strategy.n_exact), np.int32), sample, labels)
