@@ -15,9 +15,9 @@ from ._mistakes import given_as_affinities, given_as_points
 from ._sklearn import warn
 from ._typing import Float64, Vectors, Weighting
 from .affinity import local_scale, neighbor_affinity
+from .affinity._neighbors import pair_distances
 from .affinity._relations import _is_frame
 
-FORMATS = ["csr", "csc", "coo"]
 PAIRWISE = ("precomputed", "precomputed_nearest_neighbors")
 NEIGHBORS = ("nearest_neighbors", "precomputed_nearest_neighbors")
 
@@ -57,17 +57,19 @@ class AffinityInput:
             self.n_features_in_ = X.shape[1]
             A, dtype = X, np.float32 if X.dtype == np.float32 else np.float64
         else:
-            X = validate_data(self, X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], ensure_min_samples=2)
-            A, dtype = X, X.dtype
+            given, X = X, operators.canonical(X)
+            A = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2)
+            dtype = A.dtype
         if self.affinity in PAIRWISE and A.shape[0] != A.shape[1]:
             raise ValueError(
                 f"affinity={self.affinity!r} needs a square matrix of samples by samples, but X has shape {A.shape}. "
                 "For points use affinity='nearest_neighbors', for counts affinity='bipartite'."
             )
         if self.affinity == "nearest_neighbors":
-            self._neighbors = NearestNeighbors(metric=self.metric, n_jobs=self.n_jobs).fit(X)
-        elif callable(self.affinity):
-            self._points = X
+            _check_size(A)
+            self._neighbors = NearestNeighbors(metric=self.metric, n_jobs=self.n_jobs).fit(A)
+        if self.affinity == "nearest_neighbors" or callable(self.affinity):
+            self._points = A
         if self.affinity in NEIGHBORS:
             self._weighting, self._key_scale = self.weighting, None
             self._n_neighbors = min(self.n_neighbors, A.shape[0] - 1)
@@ -77,18 +79,18 @@ class AffinityInput:
                     f"taken instead. Set n_neighbors to {self._n_neighbors} or less."
                 )
         affinities = self._affinities(A)
-        self._warn_of_mistakes(A, affinities)
-        return affinities, dtype
-
-    def _warn_of_mistakes(self, X: Any, affinities: Any) -> None:
-        """Where `X` is probably not what `affinity` says."""
-        mistake = None
+        mistake = None  # where X is probably not what affinity says
         if self.affinity == "nearest_neighbors" and self.metric != "precomputed":
-            mistake = given_as_points(X)
-        elif self.affinity == "precomputed" or callable(self.affinity):
-            mistake = None if isinstance(X, LinearOperator) else given_as_affinities(affinities, self.affinity)
+            mistake = given_as_points(A)
+        elif callable(self.affinity):
+            mistake = given_as_affinities(affinities, self.affinity)
+        elif self.affinity == "precomputed" and not isinstance(A, LinearOperator):
+            mistake = given_as_affinities(
+                given if sp.issparse(given) else A, self.affinity
+            )  # the order of entries tells
         if mistake is not None:
             warn(mistake)
+        return affinities, dtype
 
     def _query_affinities(self, X: Any) -> tuple[Any, NDArray[np.bool_]]:
         """Validate `X` and turn it into row-stochastic affinities to the fitted keys."""
@@ -101,7 +103,9 @@ class AffinityInput:
                 )
         else:
             try:
-                X = validate_data(self, X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], reset=False)
+                X = validate_data(
+                    self, operators.canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], reset=False
+                )
             except ValueError as error:
                 shape: Any = getattr(X, "shape", ())
                 if len(shape) == 2 and shape[0] == self.n_features_in_ != shape[1]:
@@ -123,12 +127,16 @@ class AffinityInput:
             return X
         affinity = self._fitted.affinity
         if affinity == "nearest_neighbors":
+            _check_size(X)
             distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
+            if self._neighbors.effective_metric_ == "euclidean":  # scikit-learn's are rounded as the batch has it
+                distances = pair_distances(X, self._points, indices)
             pointers = np.arange(len(indices) + 1) * indices.shape[1]
             shape = (len(indices), self._neighbors.n_samples_fit_)
             return self._weigh(sp.csr_array((distances.ravel(), indices.ravel(), pointers), shape))
         if callable(affinity):
-            A = check_array(affinity(X, self._points), accept_sparse=FORMATS, dtype=[np.float64, np.float32])
+            A = operators.canonical(affinity(X, self._points), "affinity(X, Y)")
+            A = check_array(A, accept_sparse="csr", dtype=[np.float64, np.float32])
             expected = (X.shape[0], self._points.shape[0])
             if A.shape != expected:
                 raise ValueError(
@@ -182,6 +190,16 @@ class AffinityInput:
                 "kernel='expressive' looks at affinities one by one, but X is a LinearOperator, which has products "
                 "only. Pass a sparse matrix, or use kernel='softmax'."
             )
+
+
+def _check_size(X: Any) -> None:
+    """Squares of distances have to be finite."""
+    largest = np.abs(X.data if sp.issparse(X) else X).max(initial=0)
+    if largest > np.sqrt(np.finfo(np.float64).max / X.shape[1]) / 2:
+        raise ValueError(
+            f"X must have finite distances between its rows, but holds numbers of size {largest:.4g}, whose squares "
+            "overflow. Divide X by its largest number, or standardize it."
+        )
 
 
 def _check_kind(X: Any) -> None:

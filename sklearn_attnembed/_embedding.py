@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._affinity_input import FORMATS, NEIGHBORS, PAIRWISE, AffinityInput, Fitted
+from ._affinity_input import NEIGHBORS, PAIRWISE, AffinityInput, Fitted
 from ._core import expressive, operators, solver
 from ._core.problem import Look, Problem, Strategy
 from ._core.response import Model, responder
@@ -465,7 +465,7 @@ class AttentionEmbedding(
                 f"transform_keys embeds new columns of a table, which only affinity='bipartite' has, but affinity="
                 f"{self._fitted.affinity!r}. For new samples use transform."
             )
-        X = check_array(X, accept_sparse=FORMATS, dtype=[np.float64, np.float32], input_name="X")
+        X = check_array(operators.canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
         if X.shape[0] != self._sizes[0]:
             transposed = " It is probably transposed: pass X.T." if X.shape[1] == self._sizes[0] else ""
             raise ValueError(
@@ -677,32 +677,28 @@ class AttentionEmbedding(
     def _respond(self, model: Model, P: Any, isolated: Any) -> Vectors:
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
         bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1])
-        if self._fitted.kernel == "expressive":
-            pieces: Any = operators.blocked(sp.csr_array(P), bounds).pieces
-            return self._by_block(
-                model, isolated, bounds, lambda block, kept: expressive.respond(pieces[block][kept], model)
-            )
-        # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
-        targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64)
-        product = operators.products(operators.blocked(P, bounds), targets)
-        respond = responder(model)
-        return self._by_block(model, isolated, bounds, lambda block, kept: respond(product(block)[kept]))
-
-    def _by_block(
-        self, model: Model, isolated: Any, bounds: list[slice], vectors: Callable[[int, Any], Vectors]
-    ) -> Vectors:
-        """Vectors of the rows of all blocks that are not isolated, `vectors(block, kept)`; zero for the others."""
         out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
-
-        def one(block: int) -> None:
-            kept = np.flatnonzero(~isolated[bounds[block]])
-            if len(kept):
-                out[bounds[block]][kept] = vectors(block, kept)
-
         with operators.block_runner(self.n_jobs) as run:
+            vectors = self._block_response(model, P, bounds)
+
+            def one(block: int) -> None:
+                kept = np.flatnonzero(~isolated[bounds[block]])
+                if len(kept):
+                    out[bounds[block]][kept] = vectors(block, kept)
+
             for _ in run(one, range(len(bounds))):
                 pass
         return out
+
+    def _block_response(self, model: Model, P: Any, bounds: list[slice]) -> Callable[[int, Any], Vectors]:
+        """``(block, rows of it) -> vectors``."""
+        if self._fitted.kernel == "expressive":
+            pieces: Any = operators.blocked(sp.csr_array(P), bounds).pieces
+            return lambda block, kept: expressive.respond(pieces[block][kept], model)
+        # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
+        targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64)
+        product, respond = operators.products(operators.blocked(P, bounds), targets), responder(model)
+        return lambda block, kept: respond(product(block)[kept])
 
     # scikit-learn ------------------------------------------------------------------------------------
     @property

@@ -244,8 +244,7 @@ class ExplainMixin:
             query, P = self.embedding_[[i]], self._training_rows([i])
         else:
             _check_rows(X)
-            X = X.tocsr() if sp.issparse(X) else X  # not every format can be indexed
-            query, P, _ = self._embed(_safe_indexing(X, [i]))
+            query, P, _ = self._embed(_safe_indexing(operators.canonical(X), [i]))
         target = self._walk(P, self._steps())
         target = np.asarray(target.toarray() if sp.issparse(target) else target, np.float64)[0]
         log_weights, active = self._log_weights(query)[0], self._active_keys

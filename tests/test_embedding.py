@@ -351,8 +351,7 @@ def test_warm_start_with_new_rows(graph):
     before = model._vectors
     starts = model.fit(A)._first_vectors
     model._vectors, model._sizes = before, [200]
-    problem = model._problem(A, sp.csr_array(A / A.sum(axis=1)[:, None]), np.zeros(A.shape[0], bool), np.float64)
-    Y, is_warm = starts(problem, np.float64, 0)
+    Y, is_warm = starts(np.ones(A.shape[0], bool), [A.shape[0]], np.float64, 0)
     assert is_warm
     assert_array_equal(Y[:200][before.any(axis=1)], before[before.any(axis=1)])
     assert_allclose(np.linalg.norm(Y, axis=1), 1)
@@ -688,3 +687,60 @@ def test_parameters_set_after_fit_wait_for_the_next_fit(affinity, digits, graph,
     )  # fmt: skip
     for here, there in zip(answers(model), before, strict=True):
         assert_array_equal(here, there)
+
+
+@pytest.mark.parametrize("affinity", ["precomputed", "bipartite"])
+@pytest.mark.parametrize("normalizer", ["gaussian", "neighbors", "exact"])
+@pytest.mark.filterwarnings("ignore:.* rows have no affinity")
+def test_rows_without_affinity_cost_nothing(affinity, normalizer, graph, counts, monkeypatch):
+    """The solver and the response look at the others alone, whose vectors do not depend on how many there are."""
+    looked_at = []
+    gather, respond = solver._gathered, response.iterated_response
+    monkeypatch.setattr(
+        solver, "_gathered", lambda problem, *rest: looked_at.append(problem.sizes) or gather(problem, *rest)
+    )
+    monkeypatch.setattr(response, "iterated_response", lambda C, *rest: looked_at.append(len(C)) or respond(C, *rest))
+    small = (graph[0] if affinity == "precomputed" else sp.csr_array(counts)).tocoo()
+    shape = [2000, 2000] if affinity == "precomputed" else [1500, 1000]
+    kept = [np.arange(n) + 500 for n in small.shape]
+    large = sp.csr_array((small.data, (small.coords[0] + 500, small.coords[1] + 500)), shape=shape)
+    model = embedding(affinity, normalizer=normalizer, temperature=0.5, n_clusters=2).fit(large)
+    assert np.max(np.concatenate([np.atleast_1d(n) for n in looked_at])) <= max(small.shape)
+    assert_array_equal(np.flatnonzero(~model.isolated_), kept[0])
+    assert_array_equal(np.flatnonzero(model.key_weight_), kept[-1])
+    assert not model.embedding_[model.isolated_].any()
+    assert_allclose(np.linalg.norm(model.embedding_[kept[0]], axis=1), 1)
+    assert_allclose(model.transform(large[kept[0]]), model.embedding_[kept[0]], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n_clusters": 8, "temperature": 0.02},
+        {"n_clusters": 8, "temperature": 0.005},
+        {"n_clusters": 4},
+        {"normalizer": "exact", "temperature": 0.05},
+        {"normalizer": "neighbors", "temperature": 0.05},
+    ],
+    ids=str,
+)
+def test_rows_do_not_see_each_other(params, digits):
+    X, _ = digits
+    model = embedding("nearest_neighbors", **params).fit(X[:300])
+    together = model.transform(X[300:])
+    assert_allclose(np.vstack([model.transform(x[None]) for x in X[300:]]), together, atol=1e-6)
+    assert_allclose(model.transform(X[::-1]), model.transform(X)[::-1], atol=1e-6)
+
+
+def test_twins_are_one_row(graph):
+    """Rows of the same affinities get the same vector, whatever the last bits of their products say."""
+    A = graph[0].toarray()
+    twice = np.r_[np.arange(len(A)), np.arange(0, len(A), 2)]
+    model = embedding(normalizer="exact", temperature=0.1).fit(A[np.ix_(twice, twice)])
+    U = model.affinity_matrix_ @ model._model.targets.astype(np.float64)
+    respond = response.responder(model._model)
+    noise = 1e-14 * np.random.default_rng(0).standard_normal((5, *U.shape))
+    for vectors in (respond(U + each) for each in noise):
+        assert_array_equal(vectors[len(A) :], vectors[: len(A) : 2])
+        assert_array_equal(vectors, model.embedding_)

@@ -224,6 +224,10 @@ MESSAGES = {
         lambda: AttentionEmbedding(2, random_state=0).fit(POINTS), UserWarning,
         "n_neighbors=15", "more than n_samples - 1 = 11", "=15", "which is taken instead",
     ),
+    "points, too large": (
+        lambda: AttentionEmbedding(2).fit(1e200 * POINTS), ValueError,
+        "X must have", "finite distances between its rows", "numbers of size", "Divide X by its largest number",
+    ),
     "expressive, of an operator": (
         lambda: precomputed(aslinearoperator(A), kernel="expressive"), ValueError,
         "kernel='expressive'", "looks at affinities one by one", "X is a LinearOperator",

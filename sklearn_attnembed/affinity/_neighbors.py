@@ -12,8 +12,8 @@ from .._core.operators import canonical
 from .._sklearn import Interval, StrOptions, validate_params
 from .._typing import Float64, SparseMatrix, Weighting
 
-# Weight of a neighbour at the edge of the neighbourhood: keeps rows of equidistant neighbours alive, and is so small
-# that it does not matter which of several tied neighbours is the last.
+# Weight of neighbors that all lie at the edge of the neighborhood, and of the last one for "uniform": it is so small
+# that it does not matter which of several tied neighbors is the last.
 _EDGE = 1e-7
 # Where nearly all of the last third of neighbours are tied, this share of the edge's distance counts as inside.
 _NEXT_TO_EDGE = 0.999
@@ -25,6 +25,8 @@ _NEIGHBORS_PER_PERPLEXITY = 3
 _LEAST_PERPLEXITY = 1.5
 # Rows whose bandwidths are sought together.
 _BATCH = 8192
+# Elements of a temporary block.
+_ELEMENTS = 2**19
 # The neighbour whose distance is the local scale.
 _SCALE_NEIGHBOR = 7
 
@@ -116,7 +118,7 @@ def neighbor_affinity(
     if weighting == "uniform":
         weights = np.where(np.arange(near.shape[1]) < np.maximum(last, 1), 1.0, _EDGE)
     elif weighting == "biweight":
-        weights = np.square(1 - np.square(np.minimum(near / np.where(edge > 0, edge, 1), 1))) + _EDGE
+        weights = _kept_alive(np.square(1 - np.square(np.minimum(near / np.where(edge > 0, edge, 1), 1))), present)
     else:
         full = np.minimum(np.take_along_axis(near, 2 * last // 3, axis=1), _NEXT_TO_EDGE * edge)
         inside = (edge - near) / np.where(edge > full, edge - full, 1)
@@ -135,7 +137,7 @@ def neighbor_affinity(
             exponent = np.minimum(exponent, _FAR)
             exponent -= np.where(present, exponent, np.inf).min(axis=1, initial=_FAR, keepdims=True)
             weights = np.exp(-np.where(present, exponent, 0))
-        weights *= np.clip(inside, _EDGE, 1)
+        weights *= _kept_alive(np.clip(inside, 0, 1), present)
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     indices = _dense(graph, graph.indices, present)[present]
     dtype = graph.dtype if graph.dtype == np.float32 else np.float64
@@ -180,6 +182,25 @@ def _checked_distances(distances: SparseMatrix) -> Any:
             f"distances must be >= 0, but the smallest is {distances.data.min():.4g}. Use another metric, or clip them."
         )
     return distances
+
+
+def _kept_alive(weights: Float64, present: NDArray[np.bool_]) -> Float64:
+    """Weights that are zero at the edge, whichever of tied neighbors is there; rows of nothing else get equal ones."""
+    return np.where((weights * present).any(axis=1, keepdims=True), weights, _EDGE)
+
+
+def pair_distances(X: Any, Y: Any, indices: NDArray[np.integer]) -> Float64:
+    """Euclidean distances of each row of `X` to the rows of `Y` that its indices name.
+
+    From differences, a row by itself: the same bits in any batch and on any number of threads.
+    """
+    out = np.empty(indices.shape)
+    for rows in gen_batches(len(indices), max(_ELEMENTS // (indices.shape[1] * X.shape[1]), 1)):
+        own = np.repeat(np.arange(rows.start, rows.stop), indices.shape[1])
+        gap = Y[indices[rows].ravel()].astype(np.float64) - X[own].astype(np.float64)
+        squares = gap.multiply(gap).sum(axis=1) if sp.issparse(gap) else np.einsum("ij,ij->i", gap, gap)
+        out[rows] = np.sqrt(squares).reshape(-1, indices.shape[1])
+    return out
 
 
 def _checked_scale(key_scale: ArrayLike, n_keys: int) -> Float64:
@@ -242,7 +263,8 @@ def _with_perplexity(near: Float64, present: NDArray[np.bool_], perplexity: floa
         variance = np.einsum("ij,ij,ij->i", share, scaled, scaled) - mean**2
         step = log_b + surplus / np.maximum(variance, 1e-9)
         new = np.where((step > low) & (step < high), step, (low + high) / 2)
-        if np.abs(new - log_b).max(initial=0) < 1e-13:
+        moving = np.abs(new - log_b) >= 1e-13
+        if not moving.any():
             break
-        log_b = new
+        log_b = np.where(moving, new, log_b)  # a row that has come to rest does not wait for the others
     return weights
