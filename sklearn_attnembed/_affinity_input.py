@@ -7,12 +7,10 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import check_array
-from sklearn.utils.validation import validate_data
 
 from ._core import operators
 from ._mistakes import given_as_affinities, given_as_points
-from ._sklearn import warn
+from ._sklearn import check_array, validate_data, warn
 from ._typing import Float64, Vectors, Weighting
 from .affinity import local_scale, neighbor_affinity
 from .affinity._neighbors import pair_distances

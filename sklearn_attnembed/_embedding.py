@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse.linalg import LinearOperator
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import NEIGHBORS, PAIRWISE, AffinityInput, Fitted
@@ -27,6 +27,7 @@ from ._sklearn import (
     Interval,
     StrOptions,
     _fit_context,
+    check_array,
     cluster_centers,
     partition,
     warn,

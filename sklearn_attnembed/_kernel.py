@@ -1,8 +1,9 @@
 """Expressive attention as a transformer and as a kernel."""
 
+import math
 import warnings
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,17 +12,34 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import PolynomialCountSketch
-from sklearn.metrics.pairwise import check_pairwise_arrays
-from sklearn.preprocessing import PolynomialFeatures
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from ._core.kernels import KERNELS, expressive_value
+from ._core.magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
 from ._core.normalizer import attention_rows
 from ._core.operators import block_runner, canonical
-from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, warn, whole_or_as_before
+from ._sklearn import (
+    BaseEstimator,
+    Interval,
+    StrOptions,
+    _fit_context,
+    check_array,
+    check_pairwise_arrays,
+    validate_data,
+    warn,
+    whole_or_as_before,
+)
 from ._typing import KernelName, MatrixLike, RandomState, Vectors
+
+
+class FittedKernel(NamedTuple):
+    """The parameters that an ExpressiveKernel was fitted with."""
+
+    method: str
+    kernel: str
+    temperature: float
+    normalize: bool
 
 
 class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -85,6 +103,8 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     -----
     ``z^2 / (1 + z^2)`` is not positive definite, so there are no features whose inner product it is: those of "exact"
     and "sketch" belong to ``z^2``, which is. Weights of landmarks are ordinary features, which any model can take.
+
+    Numbers of any size are fine: a feature that would be infinite is the largest number of the dtype.
 
     References
     ----------
@@ -170,17 +190,17 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"landmarks were given, but method={self.method!r} has none. Use method='landmarks', or leave them out."
             )
         X = validate_data(self, canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32])
+        self._fitted = FittedKernel(self.method, self.kernel, float(self.temperature), bool(self.normalize))
         if self.method == "landmarks":
             self.landmarks_ = self._find_landmarks(X)
-        elif self.method == "exact":
-            self._products = PolynomialFeatures((2, 2), include_bias=False).set_output(transform="default").fit(X[:1])
-            is_square = (self._products.powers_ == 2).any(axis=1)
-            self._scale = np.where(is_square, 1, np.sqrt(2)) / self.temperature
-        else:
+        elif self.method == "sketch":
             sketch = PolynomialCountSketch(
-                gamma=1 / self.temperature, degree=2, n_components=self.n_components, random_state=self.random_state
+                gamma=1 / max(self._fitted.temperature, np.finfo(np.float64).tiny),
+                degree=2,
+                n_components=self.n_components,
+                random_state=self.random_state,
             )
-            self.sketch_ = sketch.set_output(transform="default").fit(X)
+            self.sketch_ = sketch.set_output(transform="default").fit(np.zeros((1, X.shape[1])))
         return self
 
     def _find_landmarks(self, X: Any) -> Vectors:
@@ -202,7 +222,9 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         with block_runner(1), warnings.catch_warnings():  # one thread: the order of its sums depends on them
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than landmarks: some coincide
-            return KMeans(n_landmarks, n_init=1, random_state=seed).fit(X).cluster_centers_
+            exponent = row_exponents(X).max()  # squares of distances are to be numbers
+            model = KMeans(n_landmarks, n_init=1, random_state=seed, copy_x=False).fit(scale_rows(X, -exponent))
+            return scale_rows(model.cluster_centers_, exponent)
 
     def transform(self, X: MatrixLike) -> Vectors | sp.csr_array:
         """Turn rows into features.
@@ -219,27 +241,32 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         X = validate_data(self, canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        if self.method == "exact":
-            features = self._products.transform(X)
-            if sp.issparse(features):
-                return (sp.csr_array(features) * self._scale.astype(X.dtype)).tocsr()
-            return features * self._scale.astype(X.dtype)
-        if self.method == "sketch":
-            return self.sketch_.transform(X).astype(X.dtype, copy=False)
-        scores = safe_sparse_dot(X.astype(np.float64), self.landmarks_.T.astype(np.float64), dense_output=True)
-        log_f = KERNELS[self.kernel].log_value(scores / self.temperature)
+        method, kernel, temperature, is_normalized = self._fitted
+        if method == "exact":
+            return product_features(X, temperature)
+        if method == "sketch":
+            return self._sketch(X)
+        scores = bounded_scores(X.astype(np.float64), self.landmarks_.astype(np.float64), temperature)
+        log_f = KERNELS[kernel].log_value(scores)
         largest = np.log(float(np.finfo(X.dtype).max))
-        features = attention_rows(log_f) if self.normalize else np.exp(np.minimum(log_f, largest))
+        features = attention_rows(log_f) if is_normalized else np.exp(np.minimum(log_f, largest))
         return features.astype(X.dtype, copy=False)
+
+    def _sketch(self, X: Any) -> Vectors:
+        """Features of the sketch, quadratic in each row, of rows that are brought to the size of one."""
+        gain = math.frexp(self.sketch_.gamma)[1] // 2
+        exponents = row_exponents(X) + np.intc(gain)
+        features = self.sketch_.transform(scale_rows(X.astype(np.float64, copy=False), -exponents))
+        return saturated(scale_rows(features, 2 * exponents), X.dtype)
 
     @property
     def _n_features_out(self) -> int:
-        if self.method == "exact":
-            return len(self._scale)
-        return self.sketch_.n_components if self.method == "sketch" else len(self.landmarks_)
+        if self._fitted.method == "exact":
+            return self.n_features_in_ * (self.n_features_in_ + 1) // 2
+        return self.sketch_.n_components if self._fitted.method == "sketch" else len(self.landmarks_)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return any(hasattr(self, name) for name in ("landmarks_", "_scale", "sketch_"))
+        return hasattr(self, "_fitted")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -310,6 +337,6 @@ def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: f
     is_pair = not sp.issparse(X) and np.ndim(X) == 1
     if is_pair:  # as KernelRidge calls it
         X, Y = np.atleast_2d(X), np.atleast_2d(X if Y is None else Y)
-    X, Y = check_pairwise_arrays(X, Y)
-    kernel = expressive_value(safe_sparse_dot(X, Y.T, dense_output=True) / temperature)
+    X, Y = check_pairwise_arrays(canonical(X), canonical(Y, "Y"))
+    kernel = expressive_value(bounded_scores(X, Y, temperature))
     return float(kernel[0, 0]) if is_pair else kernel

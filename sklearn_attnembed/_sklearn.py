@@ -15,6 +15,7 @@ import sklearn
 from sklearn.base import BaseEstimator as _BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.metrics.pairwise import check_pairwise_arrays as _check_pairwise_arrays
 from sklearn.utils import _safe_indexing
 from sklearn.utils import check_array as _check_array
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -64,6 +65,7 @@ __all__ = [
     "_safe_indexing",
     "available_if",
     "check_array",
+    "check_pairwise_arrays",
     "check_params",
     "neighbor_points",
     "output_container",
@@ -104,7 +106,7 @@ def _quiet(check: Callable[..., Any]) -> Callable[..., Any]:
     return quiet
 
 
-check_array, validate_data = _quiet(_check_array), _quiet(_validate_data)
+check_array, check_pairwise_arrays, validate_data = map(_quiet, (_check_array, _check_pairwise_arrays, _validate_data))
 
 
 def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:

@@ -15,7 +15,6 @@ import scipy
 import sklearn
 from sklearn.kernel_approximation import PolynomialCountSketch
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import PolynomialFeatures
 from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import Fitted
@@ -27,7 +26,7 @@ from ._core.statistics import KeyStatistics
 from ._core.summary import Summary
 from ._core.survey import KeySample
 from ._embedding import AttentionEmbedding
-from ._kernel import ExpressiveKernel
+from ._kernel import ExpressiveKernel, FittedKernel
 from ._normalizer import NormalizerEstimator
 from ._schema import (
     BOOL,
@@ -100,11 +99,6 @@ def _sketch(values: dict[str, Any]) -> PolynomialCountSketch:
     sketch.fit(np.zeros((1, values["indexHash_"].shape[1])))
     vars(sketch).update(values)
     return sketch
-
-
-def _products(values: dict[str, Any]) -> PolynomialFeatures:
-    products = PolynomialFeatures((2, 2), include_bias=False).set_output(transform="default")
-    return products.fit(np.zeros((1, values["n_features_in_"])))
 
 
 # What the estimators share -----------------------------------------------------------------------------
@@ -282,11 +276,16 @@ _SKETCH: dict[str, tuple[Any, Kind]] = {
     "index_hash": ("indexHash_", numbers(INTEGERS, "degree", "n_features", below="n_components")),
     "sign_hash": ("bitHash_", numbers((*FLOATS, *INTEGERS), "degree", "n_features")),
 }
+_FITTED_KERNEL: dict[str, tuple[Any, Kind]] = {
+    "method": ("method", Scalar(str)),
+    "kernel": ("kernel", Scalar(str)),
+    "temperature": ("temperature", Scalar(float)),
+    "normalize": ("normalize", Scalar(bool)),
+}
 _KERNEL: dict[str, tuple[Any, Kind]] = {
     **_COLUMNS,
+    "parameters": ("_fitted", Group(_FITTED_KERNEL, _record(FittedKernel))),
     "landmarks": ("landmarks_", Maybe(numbers(FLOATS, "n_landmarks", "n_features"))),
-    "products": ("_products", Maybe(Group({"n_features": ("n_features_in_", Scalar(int))}, _products))),
-    "scale": ("_scale", Maybe(numbers(FLOAT64, "n_products"))),
     "sketch": ("sketch_", Maybe(Group(_SKETCH, _sketch, ("n_features",)))),
 }
 _WORDS: dict[str, tuple[Any, Kind]] = {
@@ -295,6 +294,7 @@ _WORDS: dict[str, tuple[Any, Kind]] = {
     "isolated": ("isolated_", numbers(BOOL, "n_words")),
     "n_iter": ("n_iter_", Maybe(Scalar(int))),
     "loss_curve": ("loss_curve_", Maybe(Listing(Scalar(float)))),
+    "analyzer": ("_analyzer", Value("analyzer")),
 }
 
 

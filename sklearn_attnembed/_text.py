@@ -159,7 +159,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Raises
         ------
         ValueError
-            If `documents` is one string, or no word is frequent enough.
+            If `documents` is one string, or no two words are frequent enough.
 
         Warns
         -----
@@ -178,6 +178,11 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             analyzer=self.analyzer,
             n_jobs=self.n_jobs,
         )
+        if len(vocabulary) < 2:
+            raise ValueError(
+                f"documents must hold two different words that occur min_count={self.min_count} times or more, but "
+                f"only {next(iter(vocabulary))!r} does. Pass more text, or lower min_count."
+            )
         if affinity.nnz == 0:
             raise ValueError(
                 f"No two of the {len(vocabulary)} words that occur min_count={self.min_count} times are ever in one "
@@ -200,6 +205,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(affinity)
         self.vocabulary_, self.embedding_, self.isolated_ = vocabulary, model.embedding_, model.isolated_
+        self._analyzer = self.analyzer
         self.n_iter_, self.loss_curve_ = model.n_iter_, model.loss_curve_
         if self.isolated_.any():
             warn(
@@ -248,7 +254,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         check_is_fitted(self)
         rows: list[int] = []
         ends = [0]
-        for words in documents_to_words(documents, self.analyzer):
+        for words in documents_to_words(documents, self._analyzer):
             rows.extend(row for word in words if (row := self.vocabulary_.get(word)) is not None)
             ends.append(len(rows))
         counts = sp.csr_array(
@@ -400,7 +406,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is no text in UTF-8 ({error}). Convert binary files to text first.") from error
         model = cls(vectors.shape[1], **params)
-        model.vocabulary_, model.embedding_ = vocabulary, vectors
+        model.vocabulary_, model.embedding_, model._analyzer = vocabulary, vectors, model.analyzer
         model.isolated_ = ~vectors.any(axis=1)
         return model
 
@@ -419,7 +425,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 def _read_word2vec(path: str | PathLike[str], file: TextIO) -> tuple[dict[Any, int], Vectors]:
     """Words and vectors of an open text file."""
     header = file.readline().split()
-    if len(header) != 2 or not all(number.isdecimal() and int(number) > 0 for number in header):
+    if len(header) != 2 or not all(len(number) < 20 and number.isdecimal() and int(number) > 0 for number in header):
         raise ValueError(
             f"{path}: the first line has to be the number of words and of dimensions, but is "
             f"{' '.join(header)[:80]!r}. Convert binary files to text first."
@@ -432,7 +438,7 @@ def _read_word2vec(path: str | PathLike[str], file: TextIO) -> tuple[dict[Any, i
             with np.errstate(over="ignore"):
                 vector = np.array(numbers, np.float64).astype(np.float32)
         except ValueError:
-            vector = np.full(n_components, np.nan)
+            vector = np.array([np.nan])
         if not word or word in vocabulary or len(numbers) != n_components or not np.isfinite(vector).all():
             raise ValueError(
                 f"{path}: line {place + 2} has to be a new word and {n_components} finite numbers, but is "

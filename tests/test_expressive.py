@@ -1,7 +1,9 @@
 """ExpressiveKernel and expressive_kernel."""
 
 import pickle
+import tracemalloc
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_attnembed import ExpressiveKernel, expressive_kernel
@@ -229,6 +231,126 @@ def test_exact_features_in_one_dimension():
     assert_allclose(ExpressiveKernel(method="exact").fit_transform([[3.0], [-2.0]]), [[9], [4]])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("temperature", [1.0, 0.37])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array, sp.csc_matrix], ids=lambda form: form.__name__)
+def test_exact_features_are_products_in_lexicographic_order(form, temperature, dtype):
+    points = np.where(X > 0.3, X, 0).astype(dtype)
+    products = PolynomialFeatures((2, 2), include_bias=False).fit(points)
+    factor = np.where((products.powers_ == 2).any(axis=1), 1, np.sqrt(2)) / temperature
+    model = ExpressiveKernel(method="exact", temperature=temperature).fit(form(points))
+    features = model.transform(form(points))
+    assert_array_equal(dense(features), products.transform(points) * factor.astype(dtype))
+    assert features.dtype == dtype
+    assert model.get_feature_names_out().tolist() == [f"expressivekernel{i}" for i in range(21)]
+    if form is not np.asarray:
+        assert features.has_canonical_format
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=lambda form: form.__name__)
+def test_exact_features_need_little_more_memory_than_they_take(form):
+    """Not the square of their number."""
+    points = form(np.ones((2, 800)))
+    tracemalloc.start()
+    try:
+        features = ExpressiveKernel(method="exact").fit(points).transform(points)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert features.shape == (2, 800 * 801 // 2)
+    size = features.data.nbytes + features.indices.nbytes if sp.issparse(features) else features.nbytes
+    assert peak < 2 * size + 1e7
+
+
+def split(matrix):
+    """Every entry as two that add up to it, with 64-bit indices, not in order."""
+    matrix = sp.csr_array(matrix)
+    order = np.repeat(np.arange(matrix.nnz), 2).reshape(-1, 2)[:, ::-1].ravel()
+    out = sp.csr_array(matrix.shape)
+    out.data = matrix.data[order] * np.tile([0.75, 0.25], matrix.nnz)
+    out.indices, out.indptr = matrix.indices[order].astype(np.int64), 2 * matrix.indptr.astype(np.int64)
+    return out
+
+
+@METHODS
+def test_split_entries_add_up(method):
+    points = np.where(X > 0.5, X, 0)
+    messy, given = split(points), split(points)
+    plain, sparse = (ExpressiveKernel(method=method, n_components=9, random_state=0) for _ in range(2))
+    assert_allclose(dense(sparse.fit_transform(messy)), plain.fit_transform(points), atol=1e-12)
+    assert_allclose(expressive_kernel(messy, split(Y)), expressive_kernel(points, Y), atol=1e-12)
+    for name in ("data", "indices", "indptr"):
+        assert_array_equal(getattr(messy, name), getattr(given, name))
+
+
+@pytest.mark.parametrize("call", [lambda X: ExpressiveKernel(n_components=2).fit(X), lambda X: expressive_kernel(Y, X)])
+def test_sparse_rows_whose_indices_are_out_of_range(call):
+    points = sp.csr_array(X)
+    points.indices[-1] = 10**9
+    with pytest.raises(ValueError, match=r"[XY] must be .* index 1000000000, out of range for 6"):
+        call(points)
+
+
+OTHERS = [{"method": "exact"}, {"method": "sketch"}, {"kernel": "softmax"}, {"temperature": 9.0}, {"normalize": False}]
+
+
+@METHODS
+@pytest.mark.parametrize("params", OTHERS, ids=str)
+def test_parameters_set_after_fit_wait_for_the_next(method, params):
+    model = ExpressiveKernel(method=method, n_components=5, random_state=0).fit(X)
+    features, names = model.transform(Y), model.get_feature_names_out()
+    model.set_params(**params)
+    assert_array_equal(model.transform(Y), features)
+    assert_array_equal(model.get_feature_names_out(), names)
+
+
+# Numbers of any size -----------------------------------------------------------------------------------------
+SIZES = pytest.mark.parametrize("exponent", [-500, -300, 300, 520, 1000])
+
+
+@METHODS
+@SIZES
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=lambda form: form.__name__)
+def test_unit_of_length_does_not_matter_however_large(method, exponent, form):
+    """Points, and the temperature with their square: squares of distances and scores may be no numbers."""
+    unit, squared = 2.0**exponent, 2.0 ** min(2 * exponent, 1000)
+    plain = ExpressiveKernel(method=method, n_components=5, temperature=2.0 ** (min(2 * exponent, 1000) - 2 * exponent))
+    scaled = ExpressiveKernel(method=method, n_components=5, temperature=squared)
+    plain, scaled = (model.set_params(random_state=0) for model in (plain, scaled))
+    assert_allclose(dense(scaled.fit_transform(form(X * unit))), dense(plain.fit_transform(form(X))), rtol=1e-12)
+    assert_allclose(
+        expressive_kernel(form(X * unit), form(Y * unit), temperature=squared),
+        expressive_kernel(form(X), form(Y), temperature=plain.temperature),
+        rtol=1e-12,
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "kernel", "normalize"),
+    [("exact", "squared", True), ("sketch", "expressive", True), *product(["landmarks"], WEIGHTS, [False, True])],
+)
+@pytest.mark.parametrize(("dtype", "size"), [(np.float64, 1e154), (np.float64, 1e308), (np.float32, 1e38)], ids=str)
+@pytest.mark.parametrize("temperature", [1e-310, 1.0, 1e200])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=lambda form: form.__name__)
+def test_largest_numbers(method, kernel, normalize, dtype, size, temperature, form):
+    points = (X / np.abs(X).max() * size).astype(dtype)
+    points[0] = 0
+    model = ExpressiveKernel(
+        kernel, method=method, n_components=5, temperature=temperature, normalize=normalize, random_state=0
+    )
+    features = dense(model.fit_transform(form(points)))
+    assert np.all(np.isfinite(features))
+    assert features.dtype == dtype
+    if normalize and method == "landmarks":
+        assert_allclose(features.sum(axis=1), 1, rtol=1e-6)
+    weights = expressive_kernel(form(points), temperature=temperature)
+    assert np.all((weights >= 0) & (weights <= 1))
+    assert not weights[0].any()
+    if temperature <= 1:
+        assert np.diagonal(weights)[1:].min() > 0.99
+
+
+# What they are good for --------------------------------------------------------------------------------------
 @METHODS
 def test_lines_through_the_origin_are_classified(method):
     """By the axis a point lies on, whatever its sign."""

@@ -564,6 +564,10 @@ MESSAGES = {
         lambda: cooccurrence(TEXTS, min_count=9), ValueError,
         "min_count=9", "No word occurs", "30 words, the most frequent of them 5 times", "Lower min_count",
     ),
+    "words, only one": (
+        lambda: words(["tea tea"]), ValueError,
+        "documents", "must hold two different words that occur min_count=1", "only 'tea' does", "Pass more text",
+    ),
     "words, none near another": (
         lambda: words(["tea", "cup"]), ValueError,
         "min_count=1", "are ever in one document", "the 2 words", "Pass longer documents, or lower min_count",

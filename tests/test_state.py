@@ -323,7 +323,7 @@ def test_array_like_parameters(saved):
 def test_words(word, saved):
     model = AttentionWordVectors(2)
     model.vocabulary_, model.embedding_ = {"first": 0, word: 1}, np.eye(2, dtype=np.float32)
-    model.isolated_ = np.zeros(2, bool)
+    model.isolated_, model._analyzer = np.zeros(2, bool), "word"
     loaded = load(saved(model))
     assert_same(list(loaded.vocabulary_.items()), [("first", 0), (word, 1)])
     assert_same(loaded.transform([[word], ["first", word]]), np.array([[0, 1], [0.5, 0.5]], np.float32))

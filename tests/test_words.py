@@ -457,6 +457,18 @@ def test_failed_refit_leaves_the_model_as_it_was(model):
     assert copied.most_similar("tea0") == model.most_similar("tea0")
 
 
+def test_analyzer_set_after_fit_waits_for_the_next(model):
+    copied = copy.deepcopy(model)
+    vectors = copied.transform(["tea0 tea1", "tea2"])
+    copied.set_params(analyzer="char")
+    assert_array_equal(copied.transform(["tea0 tea1", "tea2"]), vectors)
+
+
+def test_one_word_is_too_few():
+    with pytest.raises(ValueError, match=r"documents must hold two different words .* only 'tea' does"):
+        AttentionWordVectors(min_count=1).fit(["tea tea", "tea"])
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -585,6 +597,11 @@ MALFORMED = {
     "NaN": ("2 2\na 1 2\nb nan 2\n", "line 3 has to be .* finite numbers"),
     "infinity": ("2 2\na 1 2\nb inf 2\n", "line 3 has to be .* finite numbers"),
     "cut after one number": ("2 3\na 1 2 3\nb 0.5", "line 3 has to be a new word and 3 finite numbers, but is 'b 0.5'"),
+    "numbers beyond memory": (
+        "1 1000000000000\na x 2\n",
+        "line 2 has to be a new word and 1000000000000 finite numbers",
+    ),
+    "numbers beyond counting": ("1 " + 5000 * "9" + "\na 1 2\n", "first line has to be the number of words"),
     "no dimension": ("2 0\na\nb\n", "v.txt"),
     "no word": ("0 3\n", "v.txt"),
     "binary": (b"1 2\na \xff\xfe\x80?\n", "v.txt"),

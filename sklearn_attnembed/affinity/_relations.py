@@ -6,10 +6,9 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.utils import check_array
 
 from .._core.operators import compact, row_stochastic
-from .._sklearn import Interval, validate_params
+from .._sklearn import Interval, check_array, validate_params
 from .._typing import Float64, Graph, Integers, Labels, MatrixLike, Table
 
 
