@@ -581,6 +581,43 @@ def test_wrong_content(what, saved):
     assert str(path) in str(caught.value)
 
 
+def _nodes(tree):
+    """Each place in a tree of JSON."""
+    for key, value in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
+        yield tree, key
+        if isinstance(value, dict | list):
+            yield from _nodes(value)
+
+
+THINGS = [
+    None, True, -1, 2**70, 1.5, "nan", [], [1], {}, {"array": "model"}, {"tuple": []}, {"float": "inf"},
+    {"function": "os.system"}, {"scalar": "object", "value": 3}, {"sparse": "csr"},
+    {"random_state": ["MT19937", {"array": "model"}, 1, 0, 0.0]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["points", "precomputed", "precomputed, neighbors", "log Z, neighbors", "sketch", "words"]
+)
+def test_any_content(name, saved):
+    """Whatever is at any place, with checksums that fit, gives a model or a ValueError."""
+    path, rng, refused = saved(fitted(name)), np.random.default_rng(0), 0
+    content = path.read_bytes()
+    for trial in range(2 * len(list(_nodes(tree_of(path))))):
+
+        def change(tree, arrays, trial=trial):
+            nodes = list(_nodes(tree))
+            parent, key = nodes[trial % len(nodes)]
+            parent[key] = THINGS[rng.integers(len(THINGS))]
+
+        path.write_bytes(content)
+        try:
+            load(changed(path, change))
+        except ValueError:
+            refused += 1
+    assert refused > trial / 2
+
+
 class Evil:
     def __reduce__(self):
         return (pytest.fail, ("unpickled",))
