@@ -278,7 +278,7 @@ class Listing(Kind):
 
 @dataclass(frozen=True)
 class Group(Kind):
-    """Values by name: for each name in the file its place in memory (attribute, key, number or function) and its kind.
+    """Values by name: for each name in the file its place in memory (attribute, key or number) and its kind.
 
     `make` makes of a dict by these places what is there. Axes have names of the group's own, but for those `shared`
     with the whole, where these are known: by the same name, or "here=there".
@@ -291,9 +291,7 @@ class Group(Kind):
     def write(self, value: Any, file: Writer, name: str) -> Any:
         tree = {}
         for part, (place, kind) in self.parts.items():
-            if callable(place):
-                tree[part] = kind.write(place(value), file, f"{name}/{part}")
-            elif isinstance(value, dict) or isinstance(place, int):
+            if isinstance(value, dict) or isinstance(place, int):
                 tree[part] = kind.write(value[place], file, f"{name}/{part}")
             elif hasattr(value, place) or not isinstance(kind, Maybe):
                 tree[part] = kind.write(getattr(value, place), file, f"{name}/{part}")

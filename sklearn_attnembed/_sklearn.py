@@ -67,7 +67,6 @@ __all__ = [
     "check_array",
     "check_pairwise_arrays",
     "check_params",
-    "neighbor_points",
     "output_container",
     "validate_data",
     "validate_params",
@@ -244,11 +243,6 @@ def _labels(model: Any, X: Vectors, weights: Vectors | None = None) -> Integers:
 def check_params(model: Any) -> None:
     """Refuse invalid parameters, as `fit` does."""
     model._validate_params()
-
-
-def neighbor_points(model: Any) -> Any:
-    """The points, or distances, that a NearestNeighbors was fitted on."""
-    return model._fit_X
 
 
 def output_container(model: Any) -> Any:

@@ -48,7 +48,7 @@ from ._schema import (
     Writer,
     numbers,
 )
-from ._sklearn import BaseEstimator, check_params, neighbor_points, output_container, whole_or_as_before
+from ._sklearn import BaseEstimator, check_params, output_container, whole_or_as_before
 from ._text import AttentionWordVectors
 from ._version import __version__
 
@@ -88,10 +88,6 @@ def _word(word: Any, file: Writer, name: str) -> Any:
     if not (word is None or isinstance(word, str | int | float)):
         file.refuse(name, f"a {type(word).__name__}")
     return Value("").write(word, file, name)
-
-
-def _neighbors(values: dict[Any, Any]) -> NearestNeighbors:
-    return NearestNeighbors(metric=values["metric"]).fit(values[neighbor_points])
 
 
 def _sketch(values: dict[str, Any]) -> PolynomialCountSketch:
@@ -170,7 +166,6 @@ _FITTED: dict[str, tuple[Any, Kind]] = {
 }
 _NEIGHBORS: dict[str, tuple[Any, Kind]] = {
     "metric": ("metric", Value("metric")),
-    "points": (neighbor_points, Matrix("n_samples", "n_features")),
 }
 _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     **_COLUMNS,
@@ -191,7 +186,7 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     "out_of_sample": ("_model", _out_of_sample("n_keys")),
     "out_of_sample_columns": ("_column_model", Maybe(_out_of_sample("n_samples"))),
     "points": ("_points", Maybe(Matrix("n_samples", "n_features"))),
-    "neighbors": ("_neighbors", Maybe(Group(_NEIGHBORS, _neighbors, ("n_samples", "n_features")))),
+    "neighbors": ("_neighbors", Maybe(Group(_NEIGHBORS))),
     "n_neighbors": ("_n_neighbors", Maybe(Scalar(int))),
     "weighting": ("_weighting", Maybe(Scalar(str))),
     "key_scale": ("_key_scale", Maybe(numbers(FLOAT64, "n_keys"))),
@@ -199,9 +194,9 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
 
 
 def _finish_embedding(model: Any) -> None:
-    """Set what is none of the file's business."""
+    """Build what nearest neighbors are found by."""
     if hasattr(model, "_neighbors"):
-        model._neighbors.n_jobs = model.n_jobs
+        model._neighbors = NearestNeighbors(**model._neighbors, n_jobs=model.n_jobs).fit(model._points)
 
 
 # NormalizerEstimator -----------------------------------------------------------------------------------
