@@ -9,6 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 from sklearn.neighbors import NearestNeighbors
 
 from ._core import operators
+from ._core.parallel import n_threads
 from ._mistakes import given_as_affinities, given_as_points
 from ._sklearn import check_array, validate_data, warn
 from ._typing import Float64, Vectors, Weighting
@@ -65,7 +66,7 @@ class AffinityInput:
             )
         if self.affinity == "nearest_neighbors":
             _check_size(A)
-            self._neighbors = NearestNeighbors(metric=self.metric, n_jobs=self.n_jobs).fit(A)
+            self._neighbors = NearestNeighbors(metric=self.metric, n_jobs=n_threads(self.n_jobs)).fit(A)
         if self.affinity == "nearest_neighbors" or callable(self.affinity):
             self._points = A
         if self.affinity in NEIGHBORS:

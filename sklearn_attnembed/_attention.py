@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state
 
 from ._core.kernels import KERNELS, SQUARED, Kernel, as_kernel, check_scores
 from ._core.normalizer import exact_attention
-from ._core.operators import Runner, block_runner, canonical, row_blocks
+from ._core.operators import canonical, row_blocks
+from ._core.parallel import Runner, block_runner
 from ._core.readout import causal_squared_sums, gaussian_attention, readout
 from ._sklearn import Interval, StrOptions, check_array, partition, validate_params
 from ._typing import Float64, Integers, KernelLike, MatrixLike, RandomState, Vectors

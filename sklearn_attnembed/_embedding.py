@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import NEIGHBORS, PAIRWISE, AffinityInput, Fitted
 from ._core import expressive, operators, solver
+from ._core.parallel import Runner, block_runner
 from ._core.problem import Look, Problem, Strategy
 from ._core.response import Model, responder
 from ._explain import ExplainMixin
@@ -358,7 +359,7 @@ class AttentionEmbedding(
         is_softmax = self.kernel == "softmax"
         converges = is_softmax and self.solver == "accelerated"  # before max_iter
         progress = Progress(type(self).__name__, self.max_iter, self.tol if converges else 0)
-        with operators.block_runner(self.n_jobs) as run:
+        with block_runner(self.n_jobs) as run:
 
             def report(iteration: int, loss: float, displacement: float, so_far: Callable[[], solver.Solution]) -> bool:
                 if self.verbose:
@@ -648,7 +649,7 @@ class AttentionEmbedding(
         sizes: list[int],
         solution: solver.Solution,
         strategy: Strategy,
-        run: operators.Runner,
+        run: Runner,
     ) -> dict[str, Any]:
         """The model: the keys, where walks lead, and their statistics; of both sides, if there are two."""
         n_sides = len(sizes)
@@ -679,7 +680,7 @@ class AttentionEmbedding(
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
         bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1])
         out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
-        with operators.block_runner(self.n_jobs) as run:
+        with block_runner(self.n_jobs) as run:
             vectors = self._block_response(model, P, bounds)
 
             def one(block: int) -> None:

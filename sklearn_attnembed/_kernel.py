@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from ._core.kernels import KERNELS, expressive_value
 from ._core.magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
 from ._core.normalizer import attention_rows
-from ._core.operators import block_runner, canonical
+from ._core.operators import canonical
+from ._core.parallel import block_runner
 from ._sklearn import (
     BaseEstimator,
     Interval,

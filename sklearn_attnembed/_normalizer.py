@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._core.checks import calibration, choose
 from ._core.kernels import KERNELS, as_kernel, check_scores
 from ._core.normalizer import log_difference
-from ._core.operators import Runner, block_runner
+from ._core.parallel import Runner, block_runner
 from ._core.summary import Estimator, Plan, Summary, combine, needs_softmax, summarise
 from ._sklearn import (
     BaseEstimator,

@@ -22,7 +22,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
 from sklearn.utils.validation import validate_data as _validate_data
 
-from ._core.operators import block_runner
+from ._core.parallel import block_runner
 from ._typing import Float64, Integers, Vectors
 from ._version import __version__
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from ._core import operators
 from ._core.kernels import KERNELS, SOFTMAX, as_kernel, check_scores
 from ._core.normalizer import attention_rows, exact_attention, log_difference
+from ._core.parallel import block_runner
 from ._sklearn import Interval, StrOptions, check_array, check_key_weight, validate_params
 from ._typing import Float64, Integers, KernelLike, MatrixLike, Vectors
 
@@ -87,7 +88,7 @@ def log_normalizer_exact(
     def log_z(block: int) -> Vectors:
         return exact_attention(queries[bounds[block]].astype(np.float64), keys, None, kernel, beta, log_weights)[0]
 
-    with operators.block_runner(n_jobs) as run:
+    with block_runner(n_jobs) as run:
         return np.concatenate(list(run(log_z, range(len(bounds)))))
 
 
@@ -220,7 +221,7 @@ def attention_cross_entropy(
             "Pass other rows, or those that an embedding was trained on."
         )
     affinity = operators.blocked(P, operators.row_blocks([P.shape[0]], queries.shape[1]))
-    with operators.block_runner(n_jobs) as run:
+    with block_runner(n_jobs) as run:
         targets = operators.walk_targets(affinity, keys, walk_length, 1, run)
         if rows is not None:
             affinity = operators.blocked(P[chosen], operators.row_blocks([len(queries)], queries.shape[1]))

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.linalg import aslinearoperator
 
-from sklearn_attnembed._core import operators
+from sklearn_attnembed._core import operators, parallel
 
 RNG = np.random.default_rng(0)
 A = RNG.random((30, 30)) * (RNG.random((30, 30)) < 0.3)
@@ -45,7 +45,7 @@ def test_walk_average_is_the_mean_of_powers(form, length, stride):
     affinity, _ = as_operator(FORMS[form](A))
     powers = [np.linalg.matrix_power(P, stride * k) for k in range(length)]
     before = Y.copy()
-    with operators.block_runner(2) as run:
+    with parallel.block_runner(2) as run:
         targets = operators.walk_targets(affinity, Y, length, stride, run)
     assert_allclose(targets, np.mean(powers, axis=0) @ Y, atol=1e-12)
     assert_array_equal(Y, before)

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_attnembed._core.cells import build_cells, cells_of, nearest_center, probe, reach
 from sklearn_attnembed._core.kernels import KERNELS
-from sklearn_attnembed._core.operators import block_runner
+from sklearn_attnembed._core.parallel import block_runner
 from sklearn_attnembed._core.survey import draw, enter, key_marks, look_up, merge_samples, rounded, split, survey
 
 RNG = np.random.default_rng(0)

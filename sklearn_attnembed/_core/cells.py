@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .kernels import Array, Integers, Kernel, Mask, _log
-from .operators import Runner
+from .parallel import Runner
 from .survey import Census, rounded
 
 Cluster = Callable[[Array, int], Array]

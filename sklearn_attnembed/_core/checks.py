@@ -7,7 +7,7 @@ import numpy as np
 
 from .cells import reach
 from .kernels import Array
-from .operators import Runner
+from .parallel import Runner
 from .summary import N_CHECKS, Cluster, Estimator, Plan, Summary, summarise
 
 # The largest sample that is tried for a cluster.

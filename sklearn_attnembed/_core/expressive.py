@@ -14,7 +14,8 @@ import scipy.sparse as sp
 
 from .kernels import EXPRESSIVE, Array, Integers, Kernel, expressive_terms, with_background
 from .normalizer import Field, gaussian_field
-from .operators import Runner, momentum, unit_rows
+from .operators import momentum, unit_rows
+from .parallel import Runner
 from .problem import Look, Problem, Strategy, look_up
 from .response import Model
 from .solver import BlockKeys, Report, Solution, all_keys, block_keys, has_settled, uniform_loss

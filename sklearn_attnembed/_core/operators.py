@@ -1,19 +1,15 @@
 """Row-stochastic affinities as operators: cut into row blocks, multiplied on threads, walked by Horner's rule."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import effective_n_jobs
 from scipy.sparse.linalg import LinearOperator
-from threadpoolctl import ThreadpoolController
 
 from .kernels import Array, Mask
+from .parallel import Runner
 
 # Elements of one block of embedding rows: about 1 MB in float32.
 _BLOCK_ELEMENTS = 2**18
@@ -24,24 +20,6 @@ try:
     csr_matvecs: Any = _sparsetools.csr_matvecs
 except (ImportError, AttributeError):  # not public: a plain product will do
     csr_matvecs = None
-
-Runner = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
-
-
-@lru_cache(maxsize=1)
-def _threadpools() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def block_runner(n_jobs: int | None) -> Iterator[Runner]:
-    """Run a function over block numbers on threads, results in order; BLAS keeps to one thread inside.
-
-    One thread for each block, whatever `n_jobs`: so the number of threads cannot change a bit of the result.
-    """
-    n_threads = effective_n_jobs(n_jobs)
-    with _threadpools().limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
-        yield map if n_threads == 1 else pool.map  # joblib's own threads wait in steps of 10 ms for each other
 
 
 def unit_rows(X: Array) -> Array:

@@ -8,7 +8,8 @@ import numpy as np
 from .cells import Cells, build_cells, nearest_keys
 from .kernels import Array, Integers
 from .normalizer import Near
-from .operators import Affinity, Runner
+from .operators import Affinity
+from .parallel import Runner
 from .statistics import KeyStatistics
 
 # Keys of the sample that stands for those not near; of each cluster, so many at least.

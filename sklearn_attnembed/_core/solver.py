@@ -8,7 +8,8 @@ import numpy as np
 
 from .kernels import Array, Integers
 from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
-from .operators import Runner, additions, momentum, multiply, products, unit_rows, walk_targets
+from .operators import additions, momentum, multiply, products, unit_rows, walk_targets
+from .parallel import Runner
 from .problem import Keys, Look, Problem, Strategy, cells_of_all, look_up
 from .response import Model, fingerprint
 from .statistics import KeyStatistics, block_statistics, largest_variance, merge, sphere_statistics

@@ -11,7 +11,8 @@ from .cells import Cells, build_cells, cell_census, cells_of, nearest_center, pr
 from .features import FeatureSums, feature_estimate, feature_sums, merge_features, orthogonal_frequencies
 from .kernels import SOFTMAX, Array, Integers, Kernel, Mask
 from .normalizer import exact_attention, exact_log_mass, gaussian_log_mass, log_difference, score_moments
-from .operators import Runner, row_blocks
+from .operators import row_blocks
+from .parallel import Runner
 from .statistics import KeyStatistics, block_statistics, merge
 from .survey import (
     Census,

@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import CountVectorizer
 
 from .._core.operators import compact
+from .._core.parallel import n_threads
 from .._sklearn import Interval, StrOptions, validate_params
 from .._typing import Analyzer, Documents, Float64
 
@@ -156,7 +156,7 @@ def cooccurrence(
         spool.seek(0)
         distance = np.arange(window)
         weights = {"uniform": np.ones(window), "linear": 1 - distance / window, "harmonic": 1 / (distance + 1)}
-        near = _count(_sequences(spool, row, window), len(order), weights[window_weight], effective_n_jobs(n_jobs))
+        near = _count(_sequences(spool, row, window), len(order), weights[window_weight], n_threads(n_jobs))
     counts = counts[order]
     if subsample is not None:
         share = counts / counts.sum()
