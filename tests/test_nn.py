@@ -762,7 +762,7 @@ def test_boolean_masks_of_every_head():
 
 @pytest.mark.parametrize(
     "settings",
-    product([False, True], [False, True], [False, True], [False, True], [False, True]),
+    list(product([False, True], [False, True], [False, True], [False, True], [False, True])),
     ids=lambda s: "".join("01"[x] for x in s),
 )
 def test_shapes_are_those_of_multihead_attention(settings):

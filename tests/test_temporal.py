@@ -206,7 +206,7 @@ def test_dates_of_strings_objects_and_time_zones():
     expected = temporal(frame(contacts), width=10)
     for times in (
         stamps.strftime("%Y-%m-%d %H:%M"),
-        stamps.astype(object),
+        stamps.astype(object).to_numpy(),
         stamps.tz_localize("UTC").tz_convert("CET"),
     ):
         assert_same(temporal(dates.assign(time=times), width="20min"), expected)
