@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from . import AttentionEmbedding, NormalizerEstimator, __version__
+from ._core.operators import canonical
 from ._typing import Float64, Integers, Vectors
 from .metrics import log_normalizer_exact, relative_error
 
@@ -96,24 +98,49 @@ def _draw(model: AttentionEmbedding, X: Vectors, y: Integers, picture: Path) -> 
 
 def _read(path: Path) -> Any:
     """A matrix from .npy, .npz (scipy sparse) or delimited text."""
-    if path.suffix == ".npy":
-        return np.load(path)
-    if path.suffix == ".npz":
-        return sp.load_npz(path)
-    return np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
+    try:
+        if path.suffix in (".npy", ".npz"):
+            with open(path, "rb") as file:
+                is_dense = path.suffix == ".npy"
+                X = np.load(file, allow_pickle=False) if is_dense else canonical(sp.load_npz(file), str(path))
+        else:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*input contained no data")
+                X = np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged file makes NumPy, SciPy and zipfile raise
+        raise ValueError(f"{path} cannot be read ({error}). It may be damaged: write it anew.") from error
+    if X.ndim != 2 or X.dtype.kind not in "biuf" or 0 in X.shape:
+        raise ValueError(
+            f"{path} must hold a matrix of numbers, but holds shape {X.shape} of type {X.dtype}. Write a plain matrix."
+        )
+    return X
+
+
+def _try_to_write(target: Path) -> Path:
+    """The file that is written to until it is complete; an error where none can be."""
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder. Name a file in it.")
+    partial = target.with_name(target.name + ".part")
+    partial.open("wb").close()
+    return partial
 
 
 def embed(source: Path, target: Path, **params: Any) -> None:
     """Embed a matrix in a file and write the vectors to another, complete or not at all."""
     X = _read(source)
-    vectors = AttentionEmbedding(**params).fit_transform(X)
-    partial = target.with_name(target.name + ".part")
-    with open(partial, "wb") as handle:
-        if target.suffix == ".npy":
-            np.save(handle, vectors)
-        else:
-            np.savetxt(handle, vectors, delimiter=",")
-    partial.replace(target)
+    partial = _try_to_write(target)
+    try:
+        vectors = AttentionEmbedding(**params).fit_transform(X)
+        with open(partial, "wb") as handle:
+            if target.suffix == ".npy":
+                np.save(handle, vectors)
+            else:
+                np.savetxt(handle, vectors, delimiter=",")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     print(f"{vectors.shape[0]} vectors of {vectors.shape[1]} dimensions in {target}")
 
 
@@ -145,8 +172,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = functions[arguments.pop("command")]
     try:
         run(**arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         sys.exit(f"sklearn_attnembed: {error}")
+    except MemoryError as error:
+        sys.exit(f"sklearn_attnembed: not enough memory. {error}".rstrip())
+    except KeyboardInterrupt:
+        print("sklearn_attnembed: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

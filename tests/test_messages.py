@@ -4,6 +4,7 @@ was given and the remedy. All of them are listed: the places that the list reach
 import ast
 import importlib
 import importlib.util
+import io
 import json
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from sklearn_attnembed import (
     AttentionWordVectors,
     ExpressiveKernel,
     NormalizerEstimator,
+    __main__,
     _sklearn,
     attention,
     expressive_kernel,
@@ -73,6 +75,19 @@ def normalizer(X=POINTS, **params):
 
 def words(texts=TEXTS, **params):
     return AttentionWordVectors(2, **{"min_count": 1, "tol": 0, "max_iter": 3, "random_state": 0, **params}).fit(texts)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def read(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npy"
+        path.write_bytes(content)
+        return __main__._read(path)
 
 
 def out_of_range():
@@ -607,6 +622,19 @@ MESSAGES = {
     "word2vec, cut": (
         lambda: load(b"2 2\na 1 2\n"), ValueError,
         "vectors.txt", "promises 2 words", "1 follow", "write it anew",
+    ),
+    # the command line
+    "command line, a damaged file": (
+        lambda: read(b"no array"), ValueError,
+        "data.npy", "cannot be read", "pickled", "write it anew",
+    ),
+    "command line, no matrix": (
+        lambda: read(npy(np.zeros(3))), ValueError,
+        "data.npy", "must hold a matrix of numbers", "holds shape (3,)", "Write a plain matrix",
+    ),
+    "command line, a folder": (
+        lambda: __main__._try_to_write(PACKAGE), IsADirectoryError,
+        "sklearn_attnembed", "is a folder", "sklearn_attnembed is", "Name a file in it",
     ),
     # pickles
     "pickle, of another version": (

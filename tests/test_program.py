@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 import sklearn_attnembed
-from sklearn_attnembed import datasets
+from sklearn_attnembed import AttentionEmbedding, datasets
 from sklearn_attnembed.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +49,70 @@ def test_embed_says_what_is_wrong_and_writes_nothing(source, tmp_path):
     (tmp_path / "nan.csv").write_text("1,nan\n2,3\n")
     with pytest.raises(SystemExit, match=r"sklearn_attnembed: .*(No such file|NaN)"):
         main(["embed", str(tmp_path / source), str(tmp_path / "out.npy")])
+    assert not list(tmp_path.glob("out*"))
+
+
+def damaged(path):
+    """Files that are not what their names say."""
+    good = np.random.default_rng(0).random((30, 4))
+    np.save(path / "good.npy", good)
+    whole = (path / "good.npy").read_bytes()
+    (path / "cut.npy").write_bytes(whole[:200])
+    (path / "short.npy").write_bytes(whole[:20])
+    for name in ("empty.npy", "empty.npz", "empty.csv", "empty.txt"):
+        (path / name).write_bytes(b"")
+    (path / "words.csv").write_text("a,b\nc,d\n")
+    np.save(path / "fields.npy", np.zeros(5, [("x", float), ("y", int)]))
+    np.save(path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    np.save(path / "complex.npy", good + 1j)
+    np.save(path / "line.npy", good[0])
+    np.savez(path / "other.npz", good=good)
+    graph = sp.csr_array(good)
+    sp.save_npz(path / "graph.npz", graph)
+    (path / "cut.npz").write_bytes((path / "graph.npz").read_bytes()[:300])
+    graph.indices[3] = 10**6
+    sp.save_npz(path / "range.npz", graph)
+
+
+DAMAGED = ["cut.npy", "short.npy", "empty.npy", "empty.npz", "empty.csv", "empty.txt", "words.csv", "fields.npy"]
+DAMAGED += ["objects.npy", "complex.npy", "line.npy", "other.npz", "cut.npz", "range.npz"]
+
+
+@pytest.mark.parametrize("source", DAMAGED)
+def test_embed_names_a_damaged_file(source, tmp_path):
+    damaged(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["embed", str(tmp_path / source), str(tmp_path / "out.npy")])
+    assert str(caught.value).startswith("sklearn_attnembed: ")
+    assert source in str(caught.value)
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("target", ["nowhere/out.npy", "folder"])
+def test_embed_tries_the_target_before_it_fits(target, tmp_path, monkeypatch):
+    damaged(tmp_path)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(AttentionEmbedding, "fit_transform", lambda *args: pytest.fail("fitted"))
+    with pytest.raises(SystemExit, match=r"sklearn_attnembed: .*(No such file|is a folder)"):
+        main(["embed", str(tmp_path / "good.npy"), str(tmp_path / target)])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (MemoryError("8 GB"), "sklearn_attnembed: not enough memory. 8 GB"),
+     (OSError("disk full"), "sklearn_attnembed: disk full")],
+    ids=["interrupt", "memory", "disk"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["fit_transform", "save"])
+def test_embed_leaves_nothing_half_written(place, error, code, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error
+
+    damaged(tmp_path)
+    monkeypatch.setattr(*((AttentionEmbedding, place) if place == "fit_transform" else (np, place)), fail)
+    with pytest.raises(SystemExit) as caught:
+        main(["embed", str(tmp_path / "good.npy"), str(tmp_path / "out.npy"), "--n-components", "2"])
+    assert caught.value.code == code
     assert not list(tmp_path.glob("out*"))
 
 

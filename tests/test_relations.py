@@ -652,3 +652,11 @@ def test_bad_parameters(function, params):
     (name,) = params
     with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of {function.__name__} must be"):
         function(table(("a", "b")), **params)
+
+
+def test_indices_out_of_range_and_split_entries():
+    adjacency = sp.csr_array((np.array([1.0, 2.0, 1.0]), np.array([1, 0, 1]), np.array([0, 3, 3])), shape=(2, 2))
+    assert_allclose(random_walk(adjacency).toarray(), [[0.5, 0.5], [0, 0]])
+    adjacency.indices[0] = 2
+    with pytest.raises(ValueError, match=r"adjacency must be .* index 2, out of range for 2"):
+        random_walk(adjacency)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import tempfile
+import tracemalloc
 import weakref
 from collections import Counter
 
@@ -462,6 +463,24 @@ def test_analyzer_set_after_fit_waits_for_the_next(model):
     vectors = copied.transform(["tea0 tea1", "tea2"])
     copied.set_params(analyzer="char")
     assert_array_equal(copied.transform(["tea0 tea1", "tea2"]), vectors)
+
+
+def test_memory_does_not_depend_on_the_window(monkeypatch):
+    """Places are counted a few at a time, which changes nothing."""
+    documents = random_documents(400, seed=3)
+    expected = cooccurrence(documents, 19, window_weight="harmonic", min_count=1)
+    monkeypatch.setattr(_words, "_PAIRS", 19 * 7)
+    found = cooccurrence(documents, 19, window_weight="harmonic", min_count=1)
+    assert_allclose(found.affinity.toarray(), expected.affinity.toarray(), rtol=1e-6)
+    monkeypatch.undo()
+    text = [np.random.default_rng(0).integers(50, size=100_000).tolist()]
+    tracemalloc.start()
+    try:
+        cooccurrence(text, 400, min_count=1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 400e6  # of all pairs together: 1.6 GB
 
 
 def test_one_word_is_too_few():

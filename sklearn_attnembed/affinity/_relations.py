@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from .._core.operators import compact, row_stochastic
+from .._core.operators import canonical, compact, row_stochastic
 from .._sklearn import Interval, check_array, validate_params
 from .._typing import Float64, Graph, Integers, Labels, MatrixLike, Table
 
@@ -147,6 +147,7 @@ def random_walk(
                 "adjacency must be a matrix, dense or sparse, a pandas DataFrame of edges or a NetworkX graph, but is "
                 f"of type {type(A).__name__}. Convert it to one of these."
             )
+    A = canonical(A, "adjacency")
     A = check_array(
         A, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=0, ensure_min_features=0,
         input_name="adjacency",

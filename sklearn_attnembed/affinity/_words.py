@@ -20,6 +20,8 @@ from .._typing import Analyzer, Documents, Float64
 
 # Words that are counted at a time, and kept in memory before they go to a temporary file: 4 bytes each.
 _CHUNK, _IN_MEMORY = 2**19, 2**24
+# Pairs of words that are looked at together.
+_PAIRS = 2**22
 # Between documents, in the stream of word numbers.
 _END = -1
 
@@ -251,7 +253,17 @@ def _count(pieces: Iterator[tuple[np.ndarray, int]], n_words: int, weights: np.n
 
 
 def _count_piece(sequence: np.ndarray, n_left: int, n_words: int, weights: np.ndarray) -> sp.csr_array:
-    """Words by words to their left: occurrences, words by places, times contexts, places by words."""
+    """Words by words to their left: so many places at a time that memory does not depend on the window."""
+    step, window = max(_PAIRS // len(weights), 1), len(weights)
+    total = sp.csr_array((n_words, n_words))
+    for first in range(n_left, len(sequence), step):
+        left = min(first, window)
+        total = total + _count_places(sequence[first - left : first + step], left, n_words, weights)
+    return total
+
+
+def _count_places(sequence: np.ndarray, n_left: int, n_words: int, weights: np.ndarray) -> sp.csr_array:
+    """Occurrences, words by places, times contexts, places by words."""
     place = np.arange(n_left, len(sequence))
     back = place[:, None] - np.arange(1, len(weights) + 1)
     context = sequence[np.maximum(back, 0)]
