@@ -21,6 +21,7 @@ from ._affinity_input import Fitted
 from ._core.cells import Cells
 from ._core.features import FeatureSums
 from ._core.normalizer import Near
+from ._core.parallel import n_threads
 from ._core.response import Model
 from ._core.statistics import KeyStatistics
 from ._core.summary import Summary
@@ -196,7 +197,7 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
 def _finish_embedding(model: Any) -> None:
     """Build what nearest neighbors are found by."""
     if hasattr(model, "_neighbors"):
-        model._neighbors = NearestNeighbors(**model._neighbors, n_jobs=model.n_jobs).fit(model._points)
+        model._neighbors = NearestNeighbors(**model._neighbors, n_jobs=n_threads(model.n_jobs)).fit(model._points)
 
 
 # NormalizerEstimator -----------------------------------------------------------------------------------
