@@ -81,9 +81,9 @@ def check_error(error):
     """Raise Violation unless the error is a ValueError or TypeError that says what is wrong with the input."""
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1]
-    is_ours = last.filename.startswith(OURS) and linecache.getline(last.filename, last.lineno).strip().startswith("raise")
-    is_check = any(frame.filename in CHECKS for frame in frames)
-    if type(error) in REFUSALS and (is_ours or is_check):
+    is_raised = linecache.getline(last.filename, last.lineno).strip().startswith("raise")
+    is_said = is_raised and last.filename.startswith((OURS, THEIRS))
+    if type(error) in REFUSALS and (is_said or any(frame.filename in CHECKS for frame in frames)):
         return
     inner = [frame for frame in frames if frame.filename.startswith(OURS)] or frames
     place = f"{Path(inner[-1].filename).stem}.{inner[-1].name}:{inner[-1].lineno}"

@@ -255,9 +255,9 @@ def same_relations(rng, watch):
     model, X, plain, is_usual = embedder(rng, watch, 0)
     model.set_params(temperature=1.0, max_iter=3, n_clusters=1, kernel="softmax", n_jobs=None)
     first = watch.call(model.fit, X).embedding_
-    if not is_usual:
+    if not is_usual or model.affinity == "precomputed_nearest_neighbors" and not sp.issparse(X):
         return
-    Y = sparse(rng, plain)[0] if chance(rng, 0.3) else plain
+    Y = plain if chance(rng, 0.7) and not sp.issparse(X) else sparse(rng, plain)[0]
     dtype = getattr(Y, "dtype", None)
     if model.affinity in ("precomputed", "bipartite") and {model.null_model, model.key_weight} == {"uniform"} and chance(rng, 0.5):
         Y = plain * np.exp(rng.standard_normal((len(plain), 1)))
@@ -471,7 +471,8 @@ def attention_over_values(rng, watch):
     watch.note = f"{[what for _, what in contents]}, {n}, {m}, {type(mask).__name__}, attention({params})"
     out, log_z = watch.call(attention, Q, K, V, mask=mask, return_log_normalizer=True, random_state=0, **params)
     expect(out.shape == (n, 2) and log_z.shape == (n,), f"output of shape {out.shape}")
-    expect(np.isfinite(out).all() and np.isfinite(log_z).all(), "output is not finite")
+    expect(np.isfinite(out).all(), "output is not finite")
+    expect((log_z < np.inf).all(), "log Z is infinite")
     if params.get("method") != "gaussian" and plain is not None:
         slack = 1e-5 * np.abs(plain).max(initial=1)
         low, high = np.minimum(plain.min(axis=0), 0), np.maximum(plain.max(axis=0), 0)
