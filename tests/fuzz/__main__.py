@@ -60,7 +60,14 @@ def work(seed, start, stop):
 def watched(seed, start, stop):
     """Outcomes of inputs that are run in another process, which may die or hang and is then started anew."""
     while start < stop:
-        command = [sys.executable, str(HERE), "--work", f"--seed={seed}", f"--start={start}", f"--inputs={stop - start}"]
+        command = [
+            sys.executable,
+            str(HERE),
+            "--work",
+            f"--seed={seed}",
+            f"--start={start}",
+            f"--inputs={stop - start}",
+        ]
         note = ""
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             lines = queue.Queue()

@@ -84,9 +84,9 @@ DENSE = {
     "F": np.asfortranarray,
     "strided": lambda A: np.repeat(np.repeat(A, 2, 0), 2, 1)[::2, ::2],
     "reversed": lambda A: np.ascontiguousarray(A[::-1, ::-1])[::-1, ::-1],
-    "broadcast": lambda A: np.broadcast_to(A[:1], A.shape) if np.all(A == A[:1]) else A,
+    "broadcast": lambda A: np.broadcast_to(A[:1], A.shape) if np.all(A[:1] == A) else A,
     "big-endian": lambda A: A.astype(">f8"),
-    "memory map": lambda A: memory_map(A),
+    "memory map": lambda A: memory_map(A),  # noqa: PLW0108 (defined below)
     "list": lambda A: A.tolist(),
     "tuple": lambda A: tuple(map(tuple, A.tolist())),
     "frame": pd.DataFrame,
@@ -216,7 +216,7 @@ def wrong(rng):
 
 
 def parameters(rng, usual, absurd=None, share=0.3):
-    """Some of the parameters, each one of its usual values; now and then one is absurd or wrong. And whether none is."""
+    """Some of the parameters, each one of its usual values; now and then one is absurd or wrong; whether none is."""
     chosen = {name: pick(rng, *values) for name, values in usual.items() if chance(rng, share)}
     kind = pick(rng, "usual", "usual", "usual", "usual", "usual", "absurd", "absurd", "wrong")
     if kind == "absurd" and absurd:

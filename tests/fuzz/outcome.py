@@ -94,9 +94,13 @@ def check_warning(warning):
     """Raise Violation unless the warning is a documented one, told of the caller's line."""
     message = " ".join(str(warning.message).split())[:120]
     place = Path(warning.filename)
-    expect(warning.category in WARNINGS, f"leaked {warning.category.__name__} in {place.stem}:{warning.lineno}: {message}")
+    expect(
+        warning.category in WARNINGS, f"leaked {warning.category.__name__} in {place.stem}:{warning.lineno}: {message}"
+    )
     is_told = warning.category is DataConversionWarning or str(place) in CHECKS or str(place).startswith(HERE)
-    expect(is_told, f"{warning.category.__name__} is not of the caller's line but {place.stem}:{warning.lineno}: {message}")
+    expect(
+        is_told, f"{warning.category.__name__} is not of the caller's line but {place.stem}:{warning.lineno}: {message}"
+    )
 
 
 def has_nan(value):
@@ -125,7 +129,11 @@ def fingerprint(value):
         items = tuple(value.items()) if value.format == "dok" else ()
         return value.shape, repr(items), [(name, fingerprint(part)) for name, part in arrays.items()]
     if isinstance(value, pd.DataFrame):
-        return repr(value.index), repr(value.columns), [fingerprint(value.iloc[:, i].to_numpy()) for i in range(value.shape[1])]
+        return (
+            repr(value.index),
+            repr(value.columns),
+            [fingerprint(value.iloc[:, i].to_numpy()) for i in range(value.shape[1])],
+        )
     if isinstance(value, tuple | list):
         return type(value), [fingerprint(each) for each in value]
     return repr(value) if isinstance(value, str | int | float | complex | bytes | dict) else None

@@ -75,7 +75,7 @@ def distances(rng, n):
     """Distances of points to their nearest, zero where there is none."""
     P = points(rng, n, 2)
     D = np.sqrt(np.square(P[:, None] - P).sum(axis=2))
-    return np.where(D <= np.sort(D, axis=1)[:, min(n, 6) - 1 :][:, :1], D, 0) if n else D
+    return np.where(np.sort(D, axis=1)[:, min(n, 6) - 1 :][:, :1] >= D, D, 0) if n else D
 
 
 def relations(rng, affinity, n, d):
@@ -217,7 +217,9 @@ def copies(rng, watch, model, X):
     loaded.set_params(**{name: pick(rng, *EMBEDDING[name], wrong(rng)), "affinity": model.affinity})
     watch.note += f", then {name}={getattr(loaded, name)!r}"
     if name != "n_jobs":
-        expect(watch.call(loaded.transform, X).tobytes() == vectors.tobytes(), f"{name} set after fit changes transform")
+        expect(
+            watch.call(loaded.transform, X).tobytes() == vectors.tobytes(), f"{name} set after fit changes transform"
+        )
 
 
 def memory(rng, watch, model, X):
@@ -255,11 +257,15 @@ def same_relations(rng, watch):
     model, X, plain, is_usual = embedder(rng, watch, 0)
     model.set_params(temperature=1.0, max_iter=3, n_clusters=1, kernel="softmax", n_jobs=None)
     first = watch.call(model.fit, X).embedding_
-    if not is_usual or model.affinity == "precomputed_nearest_neighbors" and not sp.issparse(X):
+    if not is_usual or (model.affinity == "precomputed_nearest_neighbors" and not sp.issparse(X)):
         return
     Y = plain if chance(rng, 0.7) and not sp.issparse(X) else sparse(rng, plain)[0]
     dtype = getattr(Y, "dtype", None)
-    if model.affinity in ("precomputed", "bipartite") and {model.null_model, model.key_weight} == {"uniform"} and chance(rng, 0.5):
+    if (
+        model.affinity in ("precomputed", "bipartite")
+        and {model.null_model, model.key_weight} == {"uniform"}
+        and chance(rng, 0.5)
+    ):
         Y = plain * np.exp(rng.standard_normal((len(plain), 1)))
         Y = Y if model.affinity == "precomputed" else plain * 3.0
     elif sp.issparse(Y) and not np.array_equal(Y.toarray(), plain):
@@ -275,7 +281,16 @@ def lorentz(scores):
     return 1 / (1 + np.square(np.minimum(np.abs(scores), 1e150)))
 
 
-METHODS = ("gaussian", "control_variate", "sampling", "neighbors", "random_fourier", "positive_features", "exact", "auto")
+METHODS = (
+    "gaussian",
+    "control_variate",
+    "sampling",
+    "neighbors",
+    "random_fourier",
+    "positive_features",
+    "exact",
+    "auto",
+)
 NORMALIZER = {
     "kernel": ("softmax", "softmax", "squared", "expressive", lorentz),
     "method": METHODS,
@@ -328,7 +343,7 @@ def log_normalizers(rng, watch):
     log_z, std = watch.call(model.score_samples, Q, return_std=True)
     expect(len(log_z) == len(std) and log_z.dtype == std.dtype == np.float64, "shape or dtype of log Z")
     expect((log_z < np.inf).all(), "log Z is infinite")
-    expect(model.kernel == "softmax" and np.isfinite(log_z).all() or model.kernel != "softmax", "log Z is -inf")
+    expect((model.kernel == "softmax" and np.isfinite(log_z).all()) or model.kernel != "softmax", "log Z is -inf")
     expect((std >= 0).all() and np.isfinite(std).all(), "a standard error that is none")
     masses = watch.call(model.transform, Q)
     expect(masses.shape == (len(log_z), len(model.get_feature_names_out())), "shape of the masses")
@@ -395,7 +410,9 @@ def refit_keys(rng, watch):
         fresh = watch.call(other.fit, B)
         expect(set(vars(fresh)) == set(vars(model)), f"left over: {set(vars(fresh)) ^ set(vars(model))}")
         for name in state:
-            expect(fingerprint(getattr(fresh, name, 0)) == fingerprint(getattr(model, name, 0)), f"{name} is not forgotten")
+            expect(
+                fingerprint(getattr(fresh, name, 0)) == fingerprint(getattr(model, name, 0)), f"{name} is not forgotten"
+            )
 
 
 # Expressive kernel and attention ---------------------------------------------------------------------------
@@ -465,9 +482,13 @@ def attention_over_values(rng, watch):
     """Attention is a mean of values."""
     d, n, m = int(pick(rng, 1, 2, 5)), size(rng), size(rng)
     contents = [extreme(rng, A, 0.15) for A in (points(rng, n, d), points(rng, m, d), points(rng, m, 2))]
-    (Q, _, _), (K, _, _), (V, plain, _) = (store(rng, A, False) if chance(rng, 0.5) else (A, A, "") for A, _ in contents)
+    (Q, _, _), (K, _, _), (V, plain, _) = (
+        store(rng, A, False) if chance(rng, 0.5) else (A, A, "") for A, _ in contents
+    )
     params, _ = parameters(rng, ATTENTION, {"temperature": TEMPERATURES, "n_clusters": LARGE}, 0.5)
-    mask = pick(rng, None, None, None, rng.random((n, m)) < 0.5, sp.csr_array(rng.random((n, m)) < 0.5), np.ones((n, m)), "x")
+    mask = pick(
+        rng, None, None, None, rng.random((n, m)) < 0.5, sp.csr_array(rng.random((n, m)) < 0.5), np.ones((n, m)), "x"
+    )
     watch.note = f"{[what for _, what in contents]}, {n}, {m}, {type(mask).__name__}, attention({params})"
     out, log_z = watch.call(attention, Q, K, V, mask=mask, return_log_normalizer=True, random_state=0, **params)
     expect(out.shape == (n, 2) and log_z.shape == (n,), f"output of shape {out.shape}")
@@ -484,7 +505,7 @@ def attention_over_values(rng, watch):
 def measures(rng, watch):
     """Exact scores, their normalisers and cross entropy."""
     d, n, m = int(pick(rng, 1, 2, 5)), size(rng), size(rng)
-    (Q, q, _), (K, k, _) = (store(rng, extreme(rng, points(rng, rows, d))[0], False) for rows in (n, m))
+    (Q, _q, _), (K, _k, _) = (store(rng, extreme(rng, points(rng, rows, d))[0], False) for rows in (n, m))
     kernel = pick(rng, "softmax", "squared", "expressive", lorentz, wrong(rng))
     temperature = pick(rng, 1.0, 1.0, 0.02, 5, *TEMPERATURES, wrong(rng))
     watch.note = f"{type(Q).__name__}, {type(K).__name__}, {n}, {m}, {kernel!r}, {temperature!r}"
@@ -503,17 +524,23 @@ def measures(rng, watch):
         error = watch.call(relative_error, log_z, pick(rng, log_z, np.array([-np.inf, 1.0])))
         expect(np.all(error >= 0), "an error below zero")
     else:
-        A, a, _ = store(rng, extreme(rng, counts(rng, n, m))[0])
+        A, _a, _ = store(rng, extreme(rng, counts(rng, n, m))[0])
         chosen = pick(rng, None, [0], [-1], [], [99], np.ones(n, bool), wrong(rng))
         length = pick(rng, 1, 1, 2, wrong(rng))
         loss = watch.call(attention_cross_entropy, A, Q, K, rows=chosen, temperature=temperature, walk_length=length)
-        expect(np.isfinite(loss) and loss >= -1e-9 * max(1, abs(loss)) or length != 1, f"a cross entropy of {loss}")
+        expect((np.isfinite(loss) and loss >= -1e-9 * max(1, abs(loss))) or length != 1, f"a cross entropy of {loss}")
 
 
 @subject()
 def generators(rng, watch):
     """Data sets."""
-    usual = {"n_samples": (2, 5, 40), "n_classes": (1, 2, 50), "mean_degree": (0.5, 5), "mixing": (0, 0.5, 1), "degree_spread": (0, 1)}
+    usual = {
+        "n_samples": (2, 5, 40),
+        "n_classes": (1, 2, 50),
+        "mean_degree": (0.5, 5),
+        "mixing": (0, 0.5, 1),
+        "degree_spread": (0, 1),
+    }
     absurd = {"mean_degree": (1e-300, 1e4), "degree_spread": (1e3, 1e300, np.inf), "n_classes": LARGE}
     params, _ = parameters(rng, usual, absurd, 0.5)
     watch.note = f"make_block_model({params})"
@@ -553,8 +580,17 @@ def walks(rng, watch):
     n = size(rng)
     X, plain, how = store(rng, extreme(rng, graph(rng, n))[0])
     if chance(rng, 0.4):
-        X, plain, how = pd.DataFrame({"i": labels(rng, n), "j": labels(rng, n), "weight": weights(rng, n)}), None, "edges"
-    usual = {"teleport": (0.0, 0.3), "directed": (False, True), "weight": ("weight", None), "nodes": (None, list("abcd"), np.arange(n))}
+        X, plain, how = (
+            pd.DataFrame({"i": labels(rng, n), "j": labels(rng, n), "weight": weights(rng, n)}),
+            None,
+            "edges",
+        )
+    usual = {
+        "teleport": (0.0, 0.3),
+        "directed": (False, True),
+        "weight": ("weight", None),
+        "nodes": (None, list("abcd"), np.arange(n)),
+    }
     params, is_usual = parameters(rng, usual, {"teleport": (1e-300, 1 - 1e-16)})
     watch.note = f"{how}, {n}, random_walk({params})"
     P = watch.call(random_walk, X, **params)
@@ -562,7 +598,9 @@ def walks(rng, watch):
     expect((P.data >= 0).all() and P.has_canonical_format, "negative or untidy")
     expect(np.all(np.isclose(sums, 1, atol=1e-5) | (sums == 0)), "rows do not sum to one")
     if is_usual and plain is not None and np.isfinite(plain).all():
-        expect_close(P, watch.call(random_walk, plain, **params), 1e-3 if P.dtype == np.float32 else 1e-12, "other storage")
+        expect_close(
+            P, watch.call(random_walk, plain, **params), 1e-3 if P.dtype == np.float32 else 1e-12, "other storage"
+        )
 
 
 @subject()
@@ -570,8 +608,12 @@ def tables_of_pairs(rng, watch):
     """Counts from long tables."""
     n = size(rng)
     table = pd.DataFrame({"user": labels(rng, n), "item": labels(rng, n), "weight": weights(rng, n)})
-    table = pick(rng, table, table, table, table[["user", "item"]], table[["user"]], table.T, store(rng, graph(rng, n))[0])
-    params, _ = parameters(rng, {"weight": ("weight", None), "rows": (None, list("abcd"), ["a", "a"]), "columns": (None, ["a"])})
+    table = pick(
+        rng, table, table, table, table[["user", "item"]], table[["user"]], table.T, store(rng, graph(rng, n))[0]
+    )
+    params, _ = parameters(
+        rng, {"weight": ("weight", None), "rows": (None, list("abcd"), ["a", "a"]), "columns": (None, ["a"])}
+    )
     watch.note = f"{n}, bipartite({params})"
     counted, rows, items = watch.call(bipartite, table, nan=True, **params)
     expect(counted.shape == (len(rows), len(items)), "labels do not fit the table")
@@ -583,9 +625,20 @@ def contacts(rng, watch):
     """Walks in time."""
     n = size(rng)
     time = extreme(rng, rng.random((n, 1)))[0][:, 0]
-    time = pick(rng, time, pd.date_range("2020", periods=n).to_numpy(), labels(rng, n), rng.integers(9, size=n), time * 1j)
+    time = pick(
+        rng, time, pd.date_range("2020", periods=n).to_numpy(), labels(rng, n), rng.integers(9, size=n), time * 1j
+    )
     table = pd.DataFrame({"time": time, "i": labels(rng, n), "j": labels(rng, n), "weight": weights(rng, n)})
-    table = pick(rng, table, table, table, table.to_numpy(), table[["time", "i", "j"]].to_numpy(), table[["i"]], store(rng, graph(rng, n))[0])
+    table = pick(
+        rng,
+        table,
+        table,
+        table,
+        table.to_numpy(),
+        table[["time", "i", "j"]].to_numpy(),
+        table[["i"]],
+        store(rng, graph(rng, n))[0],
+    )
     usual = {"width": (0.1, 1, "1D", None), "n_slices": (None, 1, 5), "direction": ("both", "forward", "backward"),
              "advance": (0.1, 0.9), "directed": (False, True), "nodes": (None, list("abcd"))}  # fmt: skip
     absurd = {"width": (1e-300, 1e300, np.inf, "1ns", "-1D", "x"), "n_slices": LARGE, "advance": (1e-300, 1 - 1e-16)}
@@ -612,7 +665,11 @@ def neighbors(rng, watch):
     X, how = sparse(rng, A) if chance(rng, 0.8) else store(rng, A)[::2]
     usual = {"n_neighbors": (1, 2, 5, 15), "weighting": ("perplexity", "self_tuning", "biweight", "uniform"),
              "perplexity": (None, 1.0, 5), "key_scale": (None, np.ones(n), rng.random(n))}  # fmt: skip
-    absurd = {"n_neighbors": LARGE, "perplexity": (1e300, np.inf), "key_scale": (np.zeros(n), np.full(n, 1e300), -np.ones(n))}
+    absurd = {
+        "n_neighbors": LARGE,
+        "perplexity": (1e300, np.inf),
+        "key_scale": (np.zeros(n), np.full(n, 1e300), -np.ones(n)),
+    }
     params, is_usual = parameters(rng, usual, absurd, 0.5)
     watch.note = f"{what}, {how}, {n}, neighbor_affinity({params})"
     scale = watch.call(local_scale, X)
@@ -628,7 +685,18 @@ def neighbors(rng, watch):
 
 
 # Words -----------------------------------------------------------------------------------------------------
-DOCUMENTS = ("tea cup pot", "sea ship port tea", "", "a", ["tea", "sea"], [], [1, 2, 1], ("x", None), b"tea cup", "Ä ß 漢字 tea")
+DOCUMENTS = (
+    "tea cup pot",
+    "sea ship port tea",
+    "",
+    "a",
+    ["tea", "sea"],
+    [],
+    [1, 2, 1],
+    ("x", None),
+    b"tea cup",
+    "Ä ß 漢字 tea",
+)
 TEXTS = {
     "window": (1, 2, 5),
     "min_count": (1, 2),
@@ -679,7 +747,10 @@ def words(rng, watch):
     check_vectors(model.embedding_, model.isolated_)
     expect(np.isfinite(vectors).all(), "vectors are not finite")
     out = watch.call(model.transform, documents(rng))
-    expect(out.shape[1] == model.embedding_.shape[1] and np.linalg.norm(out, axis=1).max(initial=0) < 1.001, "means beyond one")
+    expect(
+        out.shape[1] == model.embedding_.shape[1] and np.linalg.norm(out, axis=1).max(initial=0) < 1.001,
+        "means beyond one",
+    )
     word = pick(rng, next(iter(model.vocabulary_)), "tea", ["tea", "sea"], "nothing", [], None, 5, {})
     similar = watch.call(model.most_similar, word, pick(rng, 3, 0, 10**9, -1, 1.5, "x"))
     expect(all(-1.001 <= cosine <= 1.001 for _, cosine in similar), "a cosine beyond one")
