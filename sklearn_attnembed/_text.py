@@ -304,9 +304,11 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         ['dog', 'is', 'not']
         """
         check_is_fitted(self)
+        if not isinstance(topn, Integral):
+            raise ValueError(f"topn must be an integer, the number of words wanted, but is {topn!r}. Pass 10.")
         word, negative = (list(each) if isinstance(each, list | tuple) else [each] for each in (word, negative))
         for name, each in [("word", each) for each in word] + [("negative", each) for each in negative]:
-            if each not in self.vocabulary_:
+            if not isinstance(each, Hashable) or each not in self.vocabulary_:
                 raise ValueError(
                     f"{name} must be one of the {len(self.vocabulary_)} words of vocabulary_, but {each!r} is not: it "
                     "occurs less than min_count times, or is written otherwise. Take a word of vocabulary_."

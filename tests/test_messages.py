@@ -599,6 +599,10 @@ MESSAGES = {
         lambda: words().transform(["tea", "x y"]), UserWarning,
         "documents hold no word of the vocabulary", "their vectors are zero", "1 of 2", "Drop them, or fit with them",
     ),
+    "most_similar, no number": (
+        lambda: words().most_similar("tea", topn=1.5), ValueError,
+        "topn", "must be an integer", "1.5", "Pass 10",
+    ),
     "most_similar, unknown": (
         lambda: words().most_similar("tea", negative=["x"]), ValueError,
         "negative", "must be one of the 6 words of vocabulary_", "'x' is not", "Take a word of vocabulary_",

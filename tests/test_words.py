@@ -739,3 +739,10 @@ def test_bad_parameters(params):
     (name,) = params
     with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of AttentionWordVectors must be"):
         AttentionWordVectors(**params).fit(["a b"])
+
+
+@pytest.mark.parametrize("word", [{}, [["cat"]]])
+def test_words_that_cannot_be_in_a_vocabulary(word):
+    model = AttentionWordVectors(2, min_count=1, random_state=0).fit(["cat dog", "dog cat"] * 5)
+    with pytest.raises(ValueError, match="word must be one of the 2 words of vocabulary_"):
+        model.most_similar(word)
