@@ -80,7 +80,8 @@ def make_block_model(
     """
     rng = check_random_state(random_state)
     y = np.arange(n_samples) * n_classes // n_samples
-    propensity = np.exp(degree_spread * rng.standard_normal(n_samples))
+    log_propensity = min(degree_spread, 1e300) * rng.standard_normal(n_samples)
+    propensity = np.exp(log_propensity - max(log_propensity.max() - 300, 0))  # sums stay finite
     n_edges = int(n_samples * mean_degree / 2)
 
     # Inverse sampling on the cumulative propensity: within a class it runs over an interval of the whole.

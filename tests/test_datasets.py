@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from sklearn.utils._param_validation import InvalidParameterError
 
+from sklearn_attnembed import datasets
 from sklearn_attnembed.datasets import make_modular_sequences
 
 
@@ -59,3 +60,10 @@ BAD = {"n_sequences": 0, "base": 1, "delay": 0, "length": 0, "random_state": "a"
 def test_bad_parameters(name, value):
     with pytest.raises(InvalidParameterError, match=f"The '{name}' parameter of make_modular_sequences must be"):
         make_modular_sequences(**{name: value})
+
+
+@pytest.mark.parametrize("spread", [1e3, 1e308])
+def test_block_model_of_any_spread(spread):
+    A, y = datasets.make_block_model(200, 4, degree_spread=spread, random_state=0)
+    assert A.shape == (200, 200)
+    assert len(y) == 200

@@ -627,6 +627,14 @@ MESSAGES = {
         lambda: load(b"2 2\na 1 2\n"), ValueError,
         "vectors.txt", "promises 2 words", "1 follow", "write it anew",
     ),
+    "contacts, too many slices": (
+        lambda: temporal(CONTACTS, width=1e-300), ValueError,
+        "width", "must cut the times into slices that can be counted", "1e-300 makes 5e+300", "Pass a longer width",
+    ),
+    "contacts, complex times": (
+        lambda: temporal(np.array([[1j, 0, 1], [2, 1, 2]]), n_slices=2), ValueError,
+        "contacts", "times must be numbers or dates", "of type complex128", "Convert them to real numbers",
+    ),
     # the command line
     "command line, a damaged file": (
         lambda: read(b"no array"), ValueError,

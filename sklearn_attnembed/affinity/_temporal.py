@@ -297,6 +297,10 @@ def _times(time: NDArray[Any]) -> Any:
     """Times as float64 or, if they are dates or lengths, datetime64 (UTC if with a time zone) or timedelta64."""
     if time.dtype.kind in "mM":  # in a unit that is fine enough for parts of it
         return time.astype(np.result_type(time.dtype, f"{time.dtype.kind}8[us]"))
+    if time.dtype.kind == "c":
+        raise ValueError(
+            f"contacts: times must be numbers or dates, but are of type {time.dtype}. Convert them to real numbers."
+        )
     try:
         return time.astype(np.float64)
     except (TypeError, ValueError):
@@ -326,6 +330,13 @@ def _slices(time: Any, width: Any, n_slices: int | None) -> tuple[Any, Any, int,
         raise ValueError(
             "width must be a positive length of time: a number in the unit of the times or, where these are dates, a "
             f"timedelta or a string like '20min'; got {width!r} for times of type {time.dtype}."
+        )
+    with np.errstate(over="ignore"):
+        n_slices = np.floor(span / length) + 1
+    if not n_slices < 2**62:
+        raise ValueError(
+            f"width must cut the times into slices that can be counted, but {width!r} makes {n_slices:.4g} of them. "
+            "Pass a longer width, in the unit of the times."
         )
     at = np.floor((time - start) / length).astype(np.int64)
     return start, length, int(at.max()) + 1, at
