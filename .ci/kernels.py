@@ -17,8 +17,8 @@ import threadpoolctl
 NEEDS = {
     "SkylakeX": {"avx512f", "avx512dq", "avx512bw", "avx512vl"},
     "Haswell": {"avx2", "fma"},
+    "Sandybridge": {"avx"},  # before Prescott, with which NumPy 2.5's OpenBLAS crashed here in products of float32
     "Prescott": {"pni"},
-    "Sandybridge": {"avx"},
 }
 ALSO_CALLED = {"Katmai": "Prescott"}  # which some versions say for the kernels of any x86-64 processor
 

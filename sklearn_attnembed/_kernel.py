@@ -198,6 +198,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             sketch = PolynomialCountSketch(
                 gamma=1 / max(self._fitted.temperature, np.finfo(np.float64).tiny),
                 degree=2,
+                coef0=0.0,
                 n_components=self.n_components,
                 random_state=self.random_state,
             )
