@@ -30,6 +30,7 @@ _RELATIONS = (
 )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # sums of the largest numbers say nothing
 def given_as_affinities(A: Any, affinity: Any) -> str | None:
     """What is suspicious about a square matrix that is given as affinities."""
     if sp.issparse(A):
@@ -49,6 +50,7 @@ def given_as_affinities(A: Any, affinity: Any) -> str | None:
     return _FEATURES.format(why=f"{correlation:.2f}", affinity=affinity)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def given_as_points(X: Any) -> str | None:
     """What is suspicious about a matrix that is given as features."""
     if X.shape[0] != X.shape[1] or X.shape[0] < _FEWEST:
@@ -102,4 +104,5 @@ def _correlation(here: Float64, mirrored: Float64) -> float:
     """Of entries with their mirror images; 1 where that says nothing: in graphs, of few links or without weights."""
     if np.mean(here == 0) > 0.8 or len(np.unique(here)) < 3 or not np.ptp(mirrored):
         return 1.0
-    return float(np.corrcoef(here, mirrored)[0, 1])
+    largest = max(np.abs(here).max(), np.abs(mirrored).max())
+    return float(np.corrcoef(here / largest, mirrored / largest)[0, 1])

@@ -281,3 +281,11 @@ def test_new_rows_are_not_suspected():
     model = embedding().fit(AFFINITIES["kernel"](30))
     model.transform(DISTANCES["Euclidean"](30))
     model.score(FEATURES["uniform"](30))
+
+
+@pytest.mark.parametrize("size", [1e155, 1e308])
+def test_largest_numbers_are_looked_at_without_warnings(size):
+    X = np.random.default_rng(0).random((50, 50))
+    assert "X looks like features" in given_as_affinities(X / X.max() * size, "precomputed")
+    assert given_as_points((X - 0.5) * size) is None
+    assert given_as_points((X + X.T) / 4 * size) is not None
