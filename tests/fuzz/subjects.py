@@ -35,7 +35,8 @@ def subject(often=1):
 # AttentionEmbedding ----------------------------------------------------------------------------------------
 def inner(X, Y):
     """A callable affinity, never negative."""
-    return np.maximum(np.asarray(X @ Y.T if not sp.issparse(X) else (X @ Y.T).toarray()), 0)
+    scores = X @ Y.T
+    return np.maximum(scores.toarray() if sp.issparse(scores) else scores, 0)
 
 
 EMBEDDING = {
