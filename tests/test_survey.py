@@ -7,7 +7,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn_attnembed._core.cells import build_cells, cells_of, nearest_center, probe, reach
 from sklearn_attnembed._core.kernels import KERNELS
 from sklearn_attnembed._core.parallel import block_runner
-from sklearn_attnembed._core.survey import draw, enter, key_marks, look_up, merge_samples, rounded, split, survey
+from sklearn_attnembed._core.survey import (
+    Census,
+    draw,
+    enter,
+    key_marks,
+    look_up,
+    merge_samples,
+    rounded,
+    split,
+    survey,
+)
 
 RNG = np.random.default_rng(0)
 KEYS = RNG.standard_normal((3000, 6))
@@ -118,6 +128,33 @@ def test_standard_errors_are_those_over_samples(name, controls):
     else:
         assert_allclose(np.std(estimates), np.mean(told), rtol=0.2)
         assert abs(np.mean(estimates) - truth) < 0.3 * np.std(estimates)
+
+
+@pytest.mark.parametrize("controls", [False, True])
+@pytest.mark.parametrize("n_drawn", [0, 1, 2, 3, 4])
+def test_few_keys_leave_an_error(controls, n_drawn):
+    """Residuals of as many keys as are fitted vanish: that is no sign of accuracy."""
+    query, kernel = np.full((1, 6), 0.3), KERNELS["softmax"]
+    scores = query @ KEYS.T
+    part, stands_for, _ = split(sample_of(EVERY, size=8), 8)
+    center = scores.mean(axis=1)[:, None]
+    near = np.setdiff1d(
+        np.r_[part.rows, EVERY[:500]], part.rows[:n_drawn]
+    )  # summed exactly; the others stand for some 2,500 keys
+    known = scores[0, near]
+    census = Census(
+        np.log(np.exp(known).sum())[None],
+        np.full((1, 1), float(len(near))),
+        (known - center).sum(axis=1, keepdims=True),
+        np.square(known - center).sum(axis=1, keepdims=True),
+        np.arange(8)[None] >= n_drawn,
+    )
+    moments = np.array([3000.0]), center, scores.var(axis=1)[:, None]
+    log_z, error = survey(query @ part.keys.T, part, stands_for, kernel, moments, controls=controls, census=census)
+    gap = abs(log_z[0] - np.log(np.exp(scores).sum()))
+    if controls or n_drawn:
+        assert gap < 10 * error[0]
+    assert np.isfinite(error[0])
 
 
 # Cells -----------------------------------------------------------------------------------------------

@@ -228,11 +228,17 @@ class _Weights(NamedTuple):
         return _rows_dot(values, self.stands_for) / self._known()
 
     def error(self, residual: Array, n_fitted: int) -> Array:
-        """Standard error of the total of the rest; `residual` is overwritten."""
+        """Standard error of the total of the rest; `residual` is overwritten.
+
+        Infinite where there are keys beyond those drawn, of which there are too few to leave residuals.
+        """
         squares = _rows_dot(np.square(residual, out=residual), self.unseen)
         drawn = np.count_nonzero(self.stands_for, axis=-1)
         degrees = drawn / np.maximum(drawn - n_fitted, 1)
         error: Array = self.rest / self._known() * np.sqrt(squares * degrees)
+        few = drawn <= n_fitted
+        if np.any(few):
+            error[few & (self.unseen.any(axis=-1) | (drawn == 0) & (self.rest > 0))] = np.inf
         return error
 
     def _known(self) -> Array:
@@ -331,6 +337,10 @@ def survey(
         regressed, smaller = _regress(f, control, spread, weight, weights, census)
         better = smaller < error
         total, error = np.where(better, regressed, total), np.where(better, smaller, error)
+        if np.isinf(error).any():  # the mixture alone speaks for the rest
+            known = 0 if census is None else control.total(census)[0]
+            total = np.where(np.isinf(error), np.maximum(control.offset @ weight - known, 0), total)
+    error = np.where(np.isinf(error), total, error)
     total = np.maximum(total, f @ sample.weight) + exact  # the terms that were seen are there
     empty = total <= 0
     return (
