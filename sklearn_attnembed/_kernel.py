@@ -334,7 +334,7 @@ def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: f
     >>> expressive_kernel([[1.0, 0.0]], [[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0]])
     array([[0.9, 0.9, 0. ]])
     """
-    if not temperature > 0:
+    if not (isinstance(temperature, Real) and temperature > 0):
         raise ValueError(f"temperature must be > 0; got {temperature!r}. Pass 1.0 to leave scores as they are.")
     is_pair = not sp.issparse(X) and np.ndim(X) == 1
     if is_pair:  # as KernelRidge calls it

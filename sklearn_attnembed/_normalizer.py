@@ -520,11 +520,15 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def _plan(self) -> Plan:
         """The parameters, resolved; an error where they do not go together."""
+        # As Python's own integers: products of small ones of NumPy's would overflow.
+        planned: dict[str, Any] = {
+            name: int(x) if isinstance(x := getattr(self, name), Integral) else x for name in _PLANNED
+        }
         plan = Plan(
             kernel=as_kernel(self.kernel),
             beta=1 / self.temperature,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
-            **{name: getattr(self, name) for name in _PLANNED},
+            **planned,
         )
         if needs_softmax(plan):
             raise ValueError(

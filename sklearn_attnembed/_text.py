@@ -101,7 +101,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     _parameter_constraints = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         **PARAMETER_CONSTRAINTS,
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "temperature": [Interval(Real, 1e-9, 1e9, closed="both")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],

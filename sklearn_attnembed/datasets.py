@@ -18,7 +18,7 @@ __all__ = ["make_block_model", "make_modular_sequences"]
     {
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "n_classes": [Interval(Integral, 1, None, closed="left")],
-        "mean_degree": [Interval(Real, 0, None, closed="neither")],
+        "mean_degree": [Interval(Real, 0, 1e9, closed="right")],
         "mixing": [Interval(Real, 0, 1, closed="both")],
         "degree_spread": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
@@ -62,6 +62,11 @@ def make_block_model(
     y : ndarray of int of shape (n_samples,)
         Communities.
 
+    Raises
+    ------
+    ValueError
+        If there are more communities than nodes.
+
     See Also
     --------
     sklearn_attnembed.AttentionEmbedding : ``affinity="precomputed"`` embeds the graph.
@@ -78,6 +83,11 @@ def make_block_model(
     >>> A.shape, len(set(y.tolist()))
     ((100, 100), 4)
     """
+    if n_classes > n_samples:
+        raise ValueError(
+            f"n_classes must be at most n_samples={n_samples}, for each community has a node; got {n_classes}. Lower "
+            "n_classes, or raise n_samples."
+        )
     rng = check_random_state(random_state)
     y = np.arange(n_samples) * n_classes // n_samples
     log_propensity = min(degree_spread, 1e300) * rng.standard_normal(n_samples)

@@ -277,7 +277,18 @@ def relative_error(log_estimate: ArrayLike, log_exact: ArrayLike) -> Float64:
     >>> relative_error([0.01], [0.0]).round(5)
     array([0.01005])
     """
-    estimate, exact = np.asarray(log_estimate, np.float64), np.asarray(log_exact, np.float64)
+    estimate, exact = (
+        check_array(
+            log_z,
+            dtype=np.float64,
+            ensure_all_finite=False,
+            ensure_2d=False,
+            allow_nd=True,
+            ensure_min_samples=0,
+            input_name=name,
+        )
+        for name, log_z in (("log_estimate", log_estimate), ("log_exact", log_exact))
+    )
     if estimate.shape != exact.shape or np.isnan(estimate).any() or np.isnan(exact).any():
         raise ValueError(
             "log_estimate and log_exact must have one shape and no NaN, but have shapes "

@@ -62,6 +62,17 @@ def test_bad_parameters(name, value):
         make_modular_sequences(**{name: value})
 
 
+def test_communities_each_have_a_node():
+    assert_array_equal(datasets.make_block_model(4, 4, random_state=0)[1], range(4))
+    with pytest.raises(ValueError, match="n_classes must be at most n_samples=4"):
+        datasets.make_block_model(4, 5)
+
+
+def test_block_model_of_endless_degree():
+    with pytest.raises(InvalidParameterError, match="The 'mean_degree' parameter of make_block_model must be"):
+        datasets.make_block_model(mean_degree=np.inf)
+
+
 @pytest.mark.parametrize("spread", [1e3, 1e308])
 def test_block_model_of_any_spread(spread):
     A, y = datasets.make_block_model(200, 4, degree_spread=spread, random_state=0)

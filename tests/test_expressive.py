@@ -1,6 +1,7 @@
 """ExpressiveKernel and expressive_kernel."""
 
 import pickle
+import re
 import tracemalloc
 from functools import partial
 from itertools import product
@@ -417,9 +418,9 @@ def test_expressive_kernel_does_not_overflow():
     )
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, np.nan])
+@pytest.mark.parametrize("temperature", [0, -1.0, np.nan, "x", [1.0]])
 def test_expressive_kernel_explains_bad_temperatures(temperature):
-    with pytest.raises(ValueError, match=f"temperature must be > 0; got {temperature}"):
+    with pytest.raises(ValueError, match=re.escape(f"temperature must be > 0; got {temperature!r}")):
         expressive_kernel(X, temperature=temperature)
 
 

@@ -37,6 +37,7 @@ from sklearn_attnembed import (
 )
 from sklearn_attnembed._schema import FileError
 from sklearn_attnembed.affinity import bipartite, cooccurrence, neighbor_affinity, random_walk, temporal
+from sklearn_attnembed.datasets import make_block_model
 from sklearn_attnembed.inspection import EmbeddingDisplay, LossCurveDisplay
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores, log_normalizer_exact, relative_error
 
@@ -421,6 +422,10 @@ MESSAGES = {
         lambda: attention(POINTS, POINTS, np.full((12, 1), 1e300)), ValueError,
         "Entries of V", "at most 1e+80 in size", "the largest is 1e+300", "multiply the output by as much",
     ),
+    "n_jobs, none": (
+        lambda: normalizer(n_jobs=0), ValueError,
+        "n_jobs", "must be a number of threads, or negative", "got 0", "Pass 1",
+    ),
     # metrics
     "relative error, of NaN": (
         lambda: relative_error([np.nan], [0.0]), ValueError,
@@ -520,6 +525,11 @@ MESSAGES = {
     "weight, no column": (
         lambda: bipartite(EDGES, weight="size"), ValueError,
         "weight='size'", "must be a column of table", "which has ['i', 'j', 'weight']", "Pass one of these, or None",
+    ),
+    # data sets
+    "block model, more classes than nodes": (
+        lambda: make_block_model(4, 5), ValueError,
+        "n_classes", "at most n_samples=4", "got 5", "Lower n_classes",
     ),
     # contacts in time
     "contacts, of another shape": (

@@ -70,6 +70,7 @@ def test_relative_error_of_nothing_and_everything():
         (lambda: metrics.attention_cross_entropy(A, X, Y, walk_length=2), "walk_length=2 needs square"),
         (lambda: metrics.attention_scores(X, Y, temperature=0.0), "'temperature' parameter"),
         (lambda: metrics.relative_error([0.0, np.nan], [0.0, 0.0]), "no NaN.* with 1 and 0 NaN"),
+        (lambda: metrics.relative_error("text", [0.0]), "could not convert string to float"),
         (lambda: metrics.relative_error([0.0, 1.0], [0.0]), r"one shape.*\(2,\) and \(1,\)"),
         (lambda: attention_cross_entropy(np.zeros((2, 2)), np.eye(2)), "positive entry.*but 0 of 2 rows"),
         (lambda: attention_cross_entropy(np.diag([1.0, 0]), np.eye(2), rows=[1]), "positive entry.*but 0 of 1 rows"),

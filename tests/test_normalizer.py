@@ -557,3 +557,18 @@ def test_no_more_is_taken_than_there_is():
     assert error(model, keys=KEYS[:40]) < 1e-9
     with pytest.raises(ValueError, match=r"'n_components' parameter .* in the range \[1, 1048576\]"):
         make("random_fourier", n_components=10**12).fit(KEYS[:40])
+
+
+def test_small_integers_of_numpy_are_integers():
+    X = np.random.default_rng(0).standard_normal((300, 3))
+    names = {"n_clusters": 2, "n_samples": 100, "n_exact": 100, "n_heavy": 100}
+    for method in ("control_variate", "sampling", "neighbors"):
+        small = NormalizerEstimator(method=method, random_state=0, **{k: np.int8(v) for k, v in names.items()})
+        usual = NormalizerEstimator(method=method, random_state=0, **names)
+        assert_array_equal(small.fit(X).score_samples(X[:5]), usual.fit(X).score_samples(X[:5]))
+        assert isinstance(small.n_samples_, int)
+
+
+def test_no_threads_at_all():
+    with pytest.raises(ValueError, match=r"n_jobs must be a number of threads.* got 0"):
+        NormalizerEstimator(n_jobs=0).fit(np.ones((3, 2)))

@@ -408,10 +408,10 @@ def test_bad_width_of_dates(width):
         temporal(dates, width=width)
 
 
-@pytest.mark.parametrize("slot", [-1, 3, 10**9])
+@pytest.mark.parametrize("slot", [-1, 3, 10**9, 0.5, "x", None])
 def test_slice_that_there_is_not(slot, small):
     walk, X = small
-    with pytest.raises(ValueError, match=f"slice must be from 0 to 2, one of the slices there are; got {slot}"):
+    with pytest.raises(ValueError, match=f"slice must be from 0 to 2, one of the slices there are; got {slot!r}"):
         walk.at(X, slot)
 
 

@@ -727,7 +727,8 @@ def test_bad_parameters_of_cooccurrence(params):
     [
         *BAD_COUNTS,
         {"n_components": 0},
-        {"temperature": 0.0},
+        {"temperature": 1e-10},
+        {"temperature": 1e10},
         {"max_iter": 0},
         {"tol": -1.0},
         {"random_state": "seed"},

@@ -40,6 +40,8 @@ def n_threads(n_jobs: int | None) -> int:
     That is what joblib has left to OpenMP in a process of its own, and one where workers are threads or daemons: there
     nothing says how many others there are.
     """
+    if n_jobs == 0:
+        raise ValueError("n_jobs must be a number of threads, or negative to count from all cores down; got 0. Pass 1.")
     backend, default = get_active_backend()
     if current_process().daemon or (backend.nesting_level and current_thread() is not main_thread()):
         return 1

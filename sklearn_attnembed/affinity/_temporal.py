@@ -120,10 +120,10 @@ class TemporalWalk(NamedTuple):
         [[1.0], [2.0], [0.0]]
         """
         X = self._checked(embedding)
-        if not 0 <= slice < self.n_slices:
+        if not (isinstance(slice, Integral) and 0 <= slice < self.n_slices):
             raise ValueError(
-                f"slice must be from 0 to {self.n_slices - 1}, one of the slices there are; got {slice}. Look in edges "
-                "for when each begins."
+                f"slice must be from 0 to {self.n_slices - 1}, one of the slices there are; got {slice!r}. Look in "
+                "edges for when each begins."
             )
         vectors = np.zeros((len(self.nodes), X.shape[1]), X.dtype)
         until = self.slice <= slice
