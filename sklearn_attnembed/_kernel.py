@@ -215,7 +215,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                     "same space."
                 )
             return landmarks
-        n_landmarks = min(self.n_components, X.shape[0])
+        n_landmarks = min(int(self.n_components), X.shape[0])
         if n_landmarks < self.n_components:
             warn(
                 f"n_components={self.n_components} is more than n_samples={X.shape[0]}, which is taken instead. Lower "

@@ -560,6 +560,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     ) -> tuple[Vectors, Float64 | None, NDArray[np.bool_] | None]:
         """Keys of positive weight, their weights or None, and the mask of those kept or None."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+        X = X if X.flags.forc else np.ascontiguousarray(X)  # as a copy of the model would hold them
         check_scores(self.temperature if reset else 1 / self._settings["beta"], X=X)
         if sample_weight is None:
             return X, None, None

@@ -19,7 +19,7 @@ from ._embedding import AttentionEmbedding
 from ._sklearn import BaseEstimator, Interval, _fit_context, warn, whole_or_as_before
 from ._typing import Analyzer, Documents, RandomState, Vectors
 from .affinity import cooccurrence
-from .affinity._words import PARAMETER_CONSTRAINTS, documents_to_words
+from .affinity._words import PARAMETER_CONSTRAINTS, documents_to_words, hashable_words
 
 
 class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -254,9 +254,10 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         check_is_fitted(self)
         rows: list[int] = []
         ends = [0]
-        for words in documents_to_words(documents, self._analyzer):
-            rows.extend(row for word in words if (row := self.vocabulary_.get(word)) is not None)
-            ends.append(len(rows))
+        with hashable_words():
+            for words in documents_to_words(documents, self._analyzer):
+                rows.extend(row for word in words if (row := self.vocabulary_.get(word)) is not None)
+                ends.append(len(rows))
         counts = sp.csr_array(
             (np.ones(len(rows), np.float32), np.array(rows, np.intp), ends), (len(ends) - 1, len(self.embedding_))
         )

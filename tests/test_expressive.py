@@ -492,3 +492,8 @@ def test_support_vector_machine_with_a_temperature():
     given = SVC(kernel="precomputed").fit(kernel(data[::2]), y[::2])
     assert_allclose(called.decision_function(data), given.decision_function(kernel(data, data[::2])))
     assert called.score(data[1::2], y[1::2]) > 0.8
+
+
+def test_one_landmark_however_it_is_counted():
+    one, true = (ExpressiveKernel(n_components=n, random_state=0).fit(X).landmarks_ for n in (1, True))
+    assert_array_equal(one, true)

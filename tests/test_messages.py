@@ -581,6 +581,10 @@ MESSAGES = {
         lambda: words(7), ValueError,
         "documents", "must be an iterable of documents", "of type int", "Pass a list of texts",
     ),
+    "documents, words in lists": (
+        lambda: cooccurrence([[["tea"], ["cup"]]]), TypeError,
+        "documents", "must hold words of a hashable kind", "'list'", "Pass a list of lists of strings",
+    ),
     "documents, one missing": (
         lambda: words(["tea cup", None]), ValueError,
         "documents", "must be strings or iterables of words", "number 1 is None", "Drop it, or put ''",

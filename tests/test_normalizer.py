@@ -572,3 +572,9 @@ def test_small_integers_of_numpy_are_integers():
 def test_no_threads_at_all():
     with pytest.raises(ValueError, match=r"n_jobs must be a number of threads.* got 0"):
         NormalizerEstimator(n_jobs=0).fit(np.ones((3, 2)))
+
+
+def test_keys_in_no_order_of_memory_are_the_same_in_a_copy():
+    K, Q = (np.random.default_rng(0).standard_normal((n, 5))[::-1, ::-1] for n in (1, 50))
+    model = NormalizerEstimator(method="neighbors", random_state=0).fit(K)
+    assert pickle.loads(pickle.dumps(model)).score_samples(Q).tobytes() == model.score_samples(Q).tobytes()

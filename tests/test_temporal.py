@@ -435,6 +435,7 @@ def test_bad_embedding(bad, match, small):
     [
         {"n_slices": 0},
         {"n_slices": 2.5},
+        {"n_slices": 10**30},
         {"direction": "sideways"},
         {"advance": 0.0},
         {"advance": 1.0},

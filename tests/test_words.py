@@ -747,3 +747,23 @@ def test_words_that_cannot_be_in_a_vocabulary(word):
     model = AttentionWordVectors(2, min_count=1, random_state=0).fit(["cat dog", "dog cat"] * 5)
     with pytest.raises(ValueError, match="word must be one of the 2 words of vocabulary_"):
         model.most_similar(word)
+
+
+@pytest.mark.parametrize("window_weight", WINDOW_WEIGHTS)
+def test_windows_beyond_any_memory(window_weight):
+    """Only as far as there are words does a window reach."""
+    texts, params = [["a", "b", "c", "a"], ["c", "a"]], {"window_weight": window_weight, "min_count": 1}
+    found = cooccurrence(texts, 10**30, **params).affinity.toarray()
+    assert_allclose(found, cooccurrence(texts, 10**6, **params).affinity.toarray(), rtol=1e-5)
+
+
+def test_words_that_are_lists(model):
+    for call in (lambda texts: cooccurrence(texts, min_count=1), model.transform):
+        with pytest.raises(TypeError, match=r"documents must hold words of a hashable kind.* 'list'"):
+            call([["tea", ["cup"]]])
+
+
+@pytest.mark.parametrize("documents", [np.array("tea"), [np.array("tea")]], ids=["all", "one"])
+def test_documents_without_dimensions(documents):
+    with pytest.raises(ValueError, match="documents must be"):
+        cooccurrence(documents, min_count=1)

@@ -145,7 +145,7 @@ class TemporalWalk(NamedTuple):
     {
         "contacts": "no_validation",
         "width": "no_validation",
-        "n_slices": [Interval(Integral, 1, None, closed="left"), None],
+        "n_slices": [Interval(Integral, 1, 2**53, closed="both"), None],
         "direction": [StrOptions({"both", "forward", "backward"})],
         "advance": [Interval(Real, 0, 1, closed="neither")],
         "directed": ["boolean"],

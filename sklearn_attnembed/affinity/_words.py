@@ -4,6 +4,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
@@ -116,6 +117,8 @@ def cooccurrence(
     ------
     ValueError
         If `documents` is one string, a document is neither a string nor iterable, or no word is frequent enough.
+    TypeError
+        If a word is not hashable.
 
     See Also
     --------
@@ -156,10 +159,11 @@ def cooccurrence(
         row = np.full(len(counts) + 1, -2, np.int32)  # the last is that of _END
         row[order], row[_END] = np.arange(len(order)), _END
         spool.seek(0)
-        distance = np.arange(window)
-        weights = {"uniform": np.ones(window), "linear": 1 - distance / window, "harmonic": 1 / (distance + 1)}
-        near = _count(_sequences(spool, row, window), len(order), weights[window_weight], n_threads(n_jobs))
-    counts = counts[order]
+        counts = counts[order]
+        reach = int(min(window, counts.sum()))  # no document has more words
+        distance = np.arange(reach)
+        weights = {"uniform": np.ones(reach), "linear": 1 - distance / float(window), "harmonic": 1 / (distance + 1)}
+        near = _count(_sequences(spool, row, reach), len(order), weights[window_weight], n_threads(n_jobs))
     if subsample is not None:
         share = counts / counts.sum()
         kept = sp.diags_array(np.minimum(1, np.sqrt(subsample / share) + subsample / share))
@@ -169,6 +173,25 @@ def cooccurrence(
     return Cooccurrence(
         compact(near.astype(np.float32)), {words[k]: i for i, k in enumerate(order)}, p0 / p0.sum(), counts
     )
+
+
+@contextmanager
+def hashable_words() -> Iterator[None]:
+    """Where words are looked up: say what is wrong with one that cannot be."""
+    try:
+        yield
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        raise TypeError(
+            f"documents must hold words of a hashable kind, as strings are, but one is not: {error}. Pass a list of "
+            "lists of strings."
+        ) from error
+
+
+def _is_iterable(value: Any) -> bool:
+    """Whether there is something to go through, which there is not in an array without dimensions."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
 def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]:
@@ -183,7 +206,7 @@ def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]
             f"documents must be an iterable of documents, but is a {type(documents).__name__}, of which one would get "
             "the names. Pass the column, or the values, that hold the texts."
         )
-    if not isinstance(documents, Iterable):
+    if not _is_iterable(documents):
         raise ValueError(
             f"documents must be an iterable of documents, but is of type {type(documents).__name__}. Pass a list of "
             "texts."
@@ -192,7 +215,7 @@ def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]
     for place, document in enumerate(documents):
         if isinstance(document, str | bytes) or callable(analyzer):
             yield analyze(document)
-        elif isinstance(document, Iterable):
+        elif _is_iterable(document):
             yield document
         else:
             raise ValueError(
@@ -217,13 +240,14 @@ def _encode(documents: Any, analyzer: Any, spool: Any) -> tuple[dict[Any, int], 
         counts = new
         buffer.clear()
 
-    for words in documents_to_words(documents, analyzer):
-        stream = map(numbers.__getitem__, words)
-        while piece := list(islice(stream, _CHUNK)):  # a document may be long
-            buffer.extend(piece)
-            if len(buffer) >= _CHUNK:
-                flush()
-        buffer.append(_END)
+    with hashable_words():
+        for words in documents_to_words(documents, analyzer):
+            stream = map(numbers.__getitem__, words)
+            while piece := list(islice(stream, _CHUNK)):  # a document may be long
+                buffer.extend(piece)
+                if len(buffer) >= _CHUNK:
+                    flush()
+            buffer.append(_END)
     flush()
     return numbers, counts
 

@@ -128,7 +128,9 @@ def memory_map(A):
 def sparse(rng, A):
     """In a sparse format, array or matrix, maybe untidy; and how."""
     form, kind = pick(rng, *FORMATS), pick(rng, "array", "matrix")
-    X = getattr(sp, f"{form}_{kind}")(A.astype(pick(rng, np.float64, np.float64, np.float32, np.int64, bool)))
+    with np.errstate(all="ignore"):
+        A = A.astype(pick(rng, np.float64, np.float64, np.float32, np.int64, bool))
+    X = getattr(sp, f"{form}_{kind}")(A)
     if form not in ("csr", "csc", "coo") or chance(rng, 0.4):
         return X, f"{form}_{kind}"
     if form == "coo":
@@ -189,7 +191,7 @@ def store(rng, A, takes_sparse=True):
     if share < 0.53:
         return aslinearoperator(A), None, "operator"
     X, name = sparse(rng, A)
-    return X, X.toarray().astype(np.float64), name
+    return X, X.astype(np.float64).toarray(), name  # entries at the same place are summed, of bool too
 
 
 def dense(rng, A):
