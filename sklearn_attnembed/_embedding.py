@@ -15,8 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import NEIGHBORS, PAIRWISE, AffinityInput, Fitted
-from ._core import expressive, operators, solver
-from ._core.parallel import Runner, block_runner
+from ._core import expressive, memory, operators, solver
+from ._core.parallel import Runner, block_runner, n_threads
 from ._core.problem import Look, Problem, Strategy
 from ._core.response import Model, responder
 from ._explain import ExplainMixin
@@ -544,8 +544,10 @@ class AttentionEmbedding(
         items[np.isneginf(scores)] = -1
         return items, scores
 
-    def estimate_memory(self, n_samples: int, n_features: int = 0, dtype: DTypeLike = np.float64) -> int:
-        """Say how many bytes `fit` needs beyond the affinities, before fitting.
+    def estimate_memory(
+        self, n_samples: int, n_features: int = 0, dtype: DTypeLike = np.float64, *, n_affinities: int = 0
+    ) -> int:
+        """Say how many bytes `fit` needs at its peak beyond its input, before fitting.
 
         Parameters
         ----------
@@ -555,21 +557,47 @@ class AttentionEmbedding(
             Columns, if they are embedded too (``affinity="bipartite"``).
         dtype : dtype, default=float64
             Of the data.
+        n_affinities : int, default=0
+            Affinities that are not zero, of a sparse matrix: its copies are counted too. Without it the bytes are what
+            comes on top of the affinities.
 
         Returns
         -------
         n_bytes : int
-            Of the embedding's copies, which the affinities come on top of.
+            Within 20 % of the peak, for sparse affinities with indices of 32 bits. What making affinities of nearest
+            neighbors or by a callable takes is not counted.
+
+        Raises
+        ------
+        ValueError
+            If a number is not an integer >= 0.
 
         Examples
         --------
         >>> from sklearn_attnembed import AttentionEmbedding
-        >>> AttentionEmbedding(128).estimate_memory(1_000_000, dtype="float32") / 1e9
-        2.048
+        >>> model = AttentionEmbedding(128, n_jobs=1)
+        >>> f"{model.estimate_memory(1_000_000, dtype='float32') / 1e9:.2f} GB"
+        '2.08 GB'
         """
-        rows = n_samples + (n_features if self.affinity == "bipartite" else 0)
-        n_copies = 4 + (self.walk_length > 1) if self.kernel == "softmax" else expressive.N_COPIES
-        return n_copies * rows * self.n_components * np.dtype(dtype).itemsize
+        numbers = {"n_samples": n_samples, "n_features": n_features, "n_affinities": n_affinities}
+        for name, number in numbers.items():
+            if not isinstance(number, Integral) or number < 0:
+                raise ValueError(f"{name} must be an integer >= 0; got {number!r}. Pass what the data will have.")
+        return memory.peak(
+            memory.Size(
+                sides=[int(n_samples), int(n_features)] if self.affinity == "bipartite" else [int(n_samples)],
+                d=self.n_components,
+                itemsize=np.dtype(dtype).itemsize,
+                n_affinities=int(n_affinities),
+                kernel=self.kernel,
+                normalizer=self.normalizer,
+                n_clusters=self.n_clusters,
+                n_exact=self.n_exact,
+                walk_length=self.walk_length,
+                n_threads=n_threads(self.n_jobs),
+                is_sum=self.affinity in NEIGHBORS,
+            )
+        )
 
     # the solver's view -------------------------------------------------------------------------------
     def _problem(self, A: Any, P: Any, isolated: Any, dtype: Any) -> tuple[Problem, Any, list[int]]:
@@ -678,7 +706,8 @@ class AttentionEmbedding(
 
     def _respond(self, model: Model, P: Any, isolated: Any) -> Vectors:
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
-        bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1])
+        # A row has a vector for each cluster, and the history of its steps besides.
+        bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1] * len(model.statistics.weight))
         out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
         with block_runner(self.n_jobs) as run:
             vectors = self._block_response(model, P, bounds)
@@ -696,9 +725,10 @@ class AttentionEmbedding(
         """``(block, rows of it) -> vectors``."""
         if self._fitted.kernel == "expressive":
             pieces: Any = operators.blocked(sp.csr_array(P), bounds).pieces
+            model = model._replace(targets=model.targets.astype(np.float64, copy=False))  # once, not for every block
             return lambda block, kept: expressive.respond(pieces[block][kept], model)
         # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
-        targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64)
+        targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64, copy=False)
         product, respond = operators.products(operators.blocked(P, bounds), targets), responder(model)
         return lambda block, kept: respond(product(block)[kept])
 

@@ -164,8 +164,9 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     -----
     After `fit` the keys are kept, by reference where possible: `score`, standard errors and the methods "neighbors"
     and "exact" need them. A memory map of float32 or float64 stays one, so keys need not fit into memory. After
-    `partial_fit` they are not kept. Beside them, `fit` needs 4 bytes a key, "neighbors" 8 more, and "control_variate"
-    and "sampling" 16 more, which they keep of every key, to know a query for one.
+    `partial_fit` they are not kept. Beside them, `fit` keeps 4 bytes a key, "neighbors" 8 more, and "control_variate"
+    and "sampling" 16 more, to know a query for one. While it runs it takes 80 bytes more for each of the first million
+    keys, whatever the method, and "control_variate" and "sampling" up to 50 for each of all.
 
     Standard errors start from residuals: of the regression for "control_variate" and "neighbors", of the mean for
     "sampling" and random features, and for "gaussian" of the mixture against a control variate. They are then scaled

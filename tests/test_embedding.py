@@ -466,13 +466,6 @@ def test_verbose_prints_each_iteration(graph, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_memory_estimate():
-    n_bytes = embedding(n_components=10).estimate_memory(1000, dtype=np.float32)
-    assert n_bytes == 4 * 1000 * 10 * 4
-    assert embedding(n_components=10, walk_length=5).estimate_memory(1000, dtype=np.float32) > n_bytes
-    assert embedding("bipartite", n_components=10).estimate_memory(1000, 500, np.float32) == 1.5 * n_bytes
-
-
 # Convergence, likelihood -------------------------------------------------------------------------------------
 def test_not_converged_warns_with_numbers(graph):
     with pytest.warns(ConvergenceWarning, match=r"max_iter=2 iterations: the last displacement was .*tol=0.01.*Raise"):

@@ -296,6 +296,10 @@ MESSAGES = {
         lambda: table().recommend(COUNTS, n_items=9), ValueError,
         "n_items", "must be an integer", "got 9", "from 1 to the 8 columns",
     ),
+    "estimate_memory, no number": (
+        lambda: AttentionEmbedding().estimate_memory(-5), ValueError,
+        "n_samples", "must be an integer >= 0", "got -5", "Pass what the data will have",
+    ),
     "score, of nothing": (
         lambda: precomputed().score(0 * A), ValueError,
         "X has no row", "any affinity", "no row", "so there is nothing to score",

@@ -80,6 +80,7 @@ def pull(piece: Any, X: Array, Y: Array, beta: float, background: float = LAST_B
     loss, stiffness = (
         group_sums(rows, piece.data * part, len(X)) for part in (-log_f, beta * np.maximum(-curvature, 0))
     )
+    slope = slope.astype(Y.dtype, copy=False)  # or the product would make a copy of all of Y
     return Pull(loss, _times(piece, slope) @ Y, stiffness)
 
 
@@ -222,7 +223,7 @@ def _further_starts(Y: Array, seed: int) -> list[Array]:
 # Out of sample ---------------------------------------------------------------------------------------
 def respond(piece: Any, model: Model, *, tol: float = 1e-7, max_iter: int = 300) -> Array:
     """Unit vectors of rows with affinities `piece`, given the keys alone: each row for itself, as in `solve`."""
-    Y = model.targets.astype(np.float64)
+    Y = model.targets.astype(np.float64, copy=False)
     X = _first_guess(piece, Y)
     last, age = X.copy(), np.zeros(len(X))
     fading = np.geomspace(_FIRST, LAST_BACKGROUND, 15)
