@@ -185,7 +185,8 @@ def store(rng, A, takes_sparse=True):
         return dense(rng, A)
     if share < 0.45:
         name = pick(rng, *WRONG)
-        return WRONG[name](A), None, name
+        with np.errstate(invalid="ignore"):
+            return WRONG[name](A), None, name
     if share < 0.5 and min(A.shape) > 1:
         return broken(rng, A)
     if share < 0.53:

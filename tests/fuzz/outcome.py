@@ -19,7 +19,10 @@ HERE, OURS, THEIRS = (
     str(Path(file).resolve().parent) for file in (__file__, sklearn_attnembed.__file__, sklearn.__file__)
 )
 # Parts of scikit-learn that check what is given to them.
-CHECKS = tuple(f"{THEIRS}/utils/{name}.py" for name in ("validation", "_param_validation", "metaestimators"))
+CHECKS = (
+    *(f"{THEIRS}/utils/{name}.py" for name in ("validation", "_param_validation", "metaestimators")),
+    "sklearn/metrics/_dist_metrics.pyx",
+)
 REFUSALS = (ValueError, TypeError, InvalidParameterError, NotFittedError)
 WARNINGS = (UserWarning, ConvergenceWarning, DataConversionWarning)
 
