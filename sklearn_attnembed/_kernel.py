@@ -336,7 +336,8 @@ def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: f
     """
     if not (isinstance(temperature, Real) and temperature > 0):
         raise ValueError(f"temperature must be > 0; got {temperature!r}. Pass 1.0 to leave scores as they are.")
-    is_pair = not sp.issparse(X) and np.ndim(X) == 1
+    X = X if sp.issparse(X) else check_array(X, ensure_2d=False, allow_nd=True, input_name="X")
+    is_pair = not sp.issparse(X) and X.ndim == 1
     if is_pair:  # as KernelRidge calls it
         X, Y = np.atleast_2d(X), np.atleast_2d(X if Y is None else Y)
     X, Y = check_pairwise_arrays(canonical(X), canonical(Y, "Y"))

@@ -497,3 +497,18 @@ def test_support_vector_machine_with_a_temperature():
 def test_one_landmark_however_it_is_counted():
     one, true = (ExpressiveKernel(n_components=n, random_state=0).fit(X).landmarks_ for n in (1, True))
     assert_array_equal(one, true)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_landmarks_of_a_sparse_matrix_that_cannot_be_written(dtype):
+    S = sp.csr_array(X.astype(dtype))
+    expected = ExpressiveKernel(n_components=3, random_state=0).fit_transform(S)
+    for part in (S.data, S.indices, S.indptr):
+        part.flags.writeable = False
+    assert_array_equal(ExpressiveKernel(n_components=3, random_state=0).fit_transform(S), expected)
+
+
+def test_rows_of_several_lengths_are_refused_by_name():
+    with pytest.raises(ValueError, match="setting an array element with a sequence") as refusal:
+        expressive_kernel([[1.0], [1.0, 2.0]])
+    assert any(entry.name == "check_array" for entry in refusal.traceback)

@@ -74,7 +74,7 @@ def test_pieces_share_memory():
 
 
 def test_blocks_do_not_straddle_groups():
-    bounds = operators.row_blocks([1000, 3, 5000], 128)
+    bounds = operators.row_blocks([1000, 3, 5000], np.uint8(128))
     assert_array_equal(np.concatenate([np.arange(b.start, b.stop) for b in bounds]), np.arange(6003))
     assert {1000, 1003} <= {b.stop for b in bounds}
 

@@ -34,7 +34,7 @@ def scale_rows(X: Any, exponents: Any) -> Any:
         if not sp.issparse(X):
             return saturated(np.ldexp(X, exponents[:, None]), X.dtype)
         data = saturated(np.ldexp(X.data, np.repeat(exponents, np.diff(X.indptr))), X.dtype)
-    return sp.csr_array((data, X.indices, X.indptr), shape=X.shape)
+    return sp.csr_array((data, X.indices, X.indptr), shape=X.shape, copy=True)  # indices may be read-only
 
 
 def saturated(x: Array, dtype: Any) -> Array:

@@ -36,7 +36,7 @@ def momentum(age: Any) -> Any:
 
 def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
     """Cut groups of rows, lying one after the other, into blocks of next to equal size that straddle no group."""
-    most = int(np.clip(_BLOCK_ELEMENTS // max(width, 1), 64, 8192))
+    most = int(np.clip(_BLOCK_ELEMENTS // max(int(width), 1), 64, 8192))
     blocks, start = [], 0
     for size in sizes:
         cuts = start + np.linspace(0, size, -(-size // most) + 1).astype(int) if size else [start]
