@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ._core import operators
 from ._core.parallel import n_threads
+from ._core.survey import rounded
 from ._mistakes import given_as_affinities, given_as_points
 from ._sklearn import check_array, validate_data, warn
 from ._typing import Float64, Vectors, Weighting
@@ -112,7 +113,21 @@ class AffinityInput:
                         f"{error} X has {shape[0]} rows, so it is probably transposed: pass X.T."
                     ) from error
                 raise
-        return operators.row_stochastic(self._affinities(X), self.key_embedding_.dtype)
+        return self._stochastic(self._affinities(X), self.key_embedding_.dtype)
+
+    def _stochastic(self, A: Any, dtype: Any) -> tuple[Any, NDArray[np.bool_]]:
+        """Affinities divided by their row sums, and which rows have none.
+
+        Rounded for the expressive kernel, whose search is chaotic: the same relations, however they are written, must
+        give the same bits.
+        """
+        P, isolated = operators.row_stochastic(A, dtype)
+        if self._fitted.kernel == "softmax":
+            return P, isolated
+        exact = sp.csr_array(P)
+        exact.data = rounded(exact.data)
+        exact, isolated = operators.row_stochastic(exact, dtype)
+        return exact if sp.issparse(P) else exact.toarray(), isolated
 
     def _affinities(self, X: Any) -> Any:
         """Affinities of the rows of validated `X` to the keys."""

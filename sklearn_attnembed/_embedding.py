@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import NEIGHBORS, PAIRWISE, AffinityInput, Fitted
 from ._core import expressive, memory, operators, solver
+from ._core.bounds import Bounds, loss_bounds
 from ._core.parallel import Runner, block_runner, n_threads
 from ._core.problem import Look, Problem, Strategy
 from ._core.response import Model, responder
@@ -136,6 +137,11 @@ class AttentionEmbedding(
     max_iter : int, default=100
         Iterations at most (all of them for ``solver="gradient"``).
 
+    n_init : int, default=3
+        Random starts of the search for ``kernel="expressive"``, of which the one of the lowest loss is kept. Its loss
+        has many optima of nearly the same value, and which is found can depend on the processor: raise it where results
+        have to agree between machines. ``kernel="softmax"`` finds its optimum from one start.
+
     tol : float, default=1e-2
         Stop when the root mean square displacement of the unit vectors in one iteration falls below it, or when an
         iteration, twice running, brought less than this share of the whole decrease of the loss. With 0 all iterations
@@ -178,8 +184,8 @@ class AttentionEmbedding(
         made with one Gaussian first, and their losses are its.
 
     converged_ : bool
-        Whether `tol` was met; for ``solver="gradient"`` whether the schedule, which ends at rate zero, was run to its
-        end.
+        Whether `tol` was met, or for ``solver="gradient"`` the schedule was run to its end, and the loss is a possible
+        one: no cross entropy is below the entropy of the affinities.
 
     isolated_ : ndarray of bool of shape (n_samples,)
         Samples without any affinity: their vectors are zero and they are left out of everything.
@@ -238,7 +244,7 @@ class AttentionEmbedding(
         "metric": [str, callable],
         "walk_length": [Interval(Integral, 1, None, closed="left")],
         "kernel": [StrOptions({"softmax", "expressive"})],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "temperature": [Interval(Real, 1e-9, 1e9, closed="both")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left"), "array-like"],
         "key_weight": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
@@ -246,6 +252,7 @@ class AttentionEmbedding(
         "n_exact": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions({"accelerated", "gradient"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
@@ -271,6 +278,7 @@ class AttentionEmbedding(
         n_exact: int = 64,
         solver: Literal["accelerated", "gradient"] = "accelerated",
         max_iter: int = 100,
+        n_init: int = 3,
         tol: float = 1e-2,
         warm_start: bool = False,
         random_state: RandomState = None,
@@ -292,6 +300,7 @@ class AttentionEmbedding(
         self.n_exact = n_exact
         self.solver = solver
         self.max_iter = max_iter
+        self.n_init = n_init
         self.tol = tol
         self.warm_start = warm_start
         self.random_state = random_state
@@ -325,15 +334,24 @@ class AttentionEmbedding(
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` was reached first.
+            If `max_iter` was reached first, or the loss is not a possible one: the estimate of log Z is then far from
+            the truth.
         UserWarning
-            If rows have no affinity, or `n_neighbors` was clipped.
+            If rows have no affinity, or `n_neighbors` or `n_clusters` was clipped.
         """
         task = FitTask(self, X, y, self.max_iter)
-        displacement = self._fit(X, task)
+        displacement, bounds = self._fit(X, task)
         task.end()
         _warn_isolated(self.isolated_)
-        if not self.converged_ and self.tol > 0 and self.n_iter_ == self.max_iter:  # not stopped by a callback
+        if bounds is not None and bounds.excludes(self.loss_curve_[-1]):
+            warn(
+                f"AttentionEmbedding ended at a loss of {self.loss_curve_[-1]:.4g}, which is impossible: a true loss "
+                f"lies between {bounds.lowest:.4g}, the entropy of the affinities, and {bounds.highest:.4g}. At "
+                f"temperature={self.temperature:g}, normalizer={self.normalizer!r} is out of its depth. Raise the "
+                "temperature, or use normalizer='neighbors'.",
+                ConvergenceWarning,
+            )
+        elif not self.converged_ and self.tol > 0 and self.n_iter_ == self.max_iter:  # not stopped by a callback
             warn(
                 f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
                 f"was {displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
@@ -341,12 +359,12 @@ class AttentionEmbedding(
             )
         return self
 
-    def _fit(self, X: Any, task: FitTask) -> float:
-        """Validate, solve, store; return the last displacement."""
+    def _fit(self, X: Any, task: FitTask) -> tuple[float, Bounds | None]:
+        """Validate, solve, store; return the last displacement, and what a true loss can be."""
         self._check_kernel()
         self._fitted = Fitted(self.affinity, self.kernel, float(self.temperature), int(self.walk_length))
         A, dtype = self._training_affinities(X)
-        P, isolated = operators.row_stochastic(A, dtype)
+        P, isolated = self._stochastic(A, dtype)
         if isolated.all():
             raise ValueError(
                 f"X has no affinity at all: each of its {len(isolated)} rows sums to 0, but at least one has to be "
@@ -366,7 +384,11 @@ class AttentionEmbedding(
                     print(progress.line(iteration, loss, displacement))
                 return task.end(lambda: self._attributes(problem, active, sizes, so_far(), strategy, run))
 
-            solve = partial(solver.solve, solver=self.solver) if is_softmax else expressive.solve
+            solve = (
+                partial(solver.solve, solver=self.solver)
+                if is_softmax
+                else partial(expressive.solve, n_init=self.n_init)
+            )
             solution = solve(
                 problem,
                 Y,
@@ -379,10 +401,15 @@ class AttentionEmbedding(
                 report=report,
             )
             self.__dict__.update(self._attributes(problem, active, sizes, solution, strategy, run))
+            bounds = None  # of a loss that is still on its way there is nothing to say
+            if self.converged_:
+                log_f = (-problem.beta, 0, problem.beta) if is_softmax else expressive.LOG_F
+                bounds = loss_bounds(problem, solution.keys, solution.vectors, log_f)
+        self.converged_ &= bounds is None or not bounds.excludes(self.loss_curve_[-1])
         self.isolated_ = isolated
         self.embedding_ = self._respond(self._model, P, isolated)
         self._keep(A, P)
-        return solution.displacement
+        return solution.displacement, bounds
 
     def _keep(self, A: Any, P: Any) -> None:
         """Keep the affinities, to explain them, where they have rows."""
@@ -474,7 +501,7 @@ class AttentionEmbedding(
                 f"X has {X.shape[0]} rows, but transform_keys is expecting {self._sizes[0]}: one for each sample seen "
                 f"in fit, in the same order. Leave none of them out.{transposed}"
             )
-        P, isolated = operators.row_stochastic(self._affinities(X).T, self.key_embedding_.dtype)
+        P, isolated = self._stochastic(self._affinities(X).T, self.key_embedding_.dtype)
         _warn_isolated(isolated, "columns")
         return self._respond(self._column_model, P, isolated)
 
@@ -591,6 +618,7 @@ class AttentionEmbedding(
                 n_affinities=int(n_affinities),
                 kernel=self.kernel,
                 normalizer=self.normalizer,
+                n_init=self.n_init,
                 n_clusters=self.n_clusters,
                 n_exact=self.n_exact,
                 walk_length=self.walk_length,
@@ -603,25 +631,32 @@ class AttentionEmbedding(
     def _problem(self, A: Any, P: Any, isolated: Any, dtype: Any) -> tuple[Problem, Any, list[int]]:
         """The problem to solve, square or bipartite; which of all rows (and columns) it is about, and their number."""
         if self.affinity == "bipartite":
-            backward, unused = operators.row_stochastic(A.T, dtype)
+            backward, unused = self._stochastic(A.T, dtype)
             active = ~np.concatenate([isolated, unused])
             sizes = list(A.shape)
             square = sp.block_array([[None, sp.csr_array(P)], [sp.csr_array(backward), None]], format="csr")
         else:
             active, sizes, square = ~isolated, [A.shape[0]], P
             if self.affinity in NEIGHBORS:
-                square = operators.row_stochastic(P + P.T, dtype)[0]
+                square = self._stochastic(P + P.T, dtype)[0]
 
         @cache
         def degree() -> Float64:
             return np.concatenate([_column_sums(side) for side in ([A.T, A] if len(sizes) == 2 else [A])])
 
-        def shares(name: Any, whole: bool) -> Float64:
+        def shares(parameter: str, whole: bool) -> Float64:
             """Powers of the degree, of each side's active rows, that sum to one or, `whole`, to their number."""
-            gamma = {"uniform": 0, "degree": 1}.get(name, name)
-            powers = degree()[active] ** gamma if gamma else np.ones(sum(counts))
+            given = getattr(self, parameter)
+            gamma = {"uniform": 0, "degree": 1}.get(given, given)
+            powers = degree()[active] if gamma else np.ones(sum(counts))
             sides = np.split(powers, np.cumsum(counts)[:-1])
-            return np.concatenate([p * ((len(p) if whole else 1) / (p.sum() or 1)) for p in sides])
+            if not all(side.any() for side in sides):
+                raise ValueError(
+                    f"{parameter}={given!r} needs degrees, but no row that has affinities is led to by any: all of "
+                    f"these degrees are 0. Set {parameter}='uniform', or embed a table by affinity='bipartite'."
+                )
+            sides = [(side / side.max()) ** gamma for side in sides]  # no power of these overflows
+            return np.concatenate([side * ((len(side) if whole else 1) / side.sum()) for side in sides])
 
         counts = [int(np.count_nonzero(side)) for side in np.split(active, np.cumsum(sizes)[:-1])]
         bounds = operators.row_blocks(counts, self.n_components)
@@ -634,8 +669,8 @@ class AttentionEmbedding(
             group=[int(rows.start >= counts[0]) for rows in bounds],
             key_group=[1, 0] if len(sizes) == 2 else [0],
             sizes=counts,
-            null=_given_null(self.null_model, active, len(sizes)) if is_given else shares(self.null_model, False),
-            weight=None if self.key_weight in ("uniform", 0) else shares(self.key_weight, True),
+            null=_given_null(self.null_model, active, len(sizes)) if is_given else shares("null_model", False),
+            weight=None if self.key_weight in ("uniform", 0) else shares("key_weight", True),
             beta=1 / self.temperature,
             walk_length=self.walk_length,
         )
@@ -661,11 +696,17 @@ class AttentionEmbedding(
 
     def _strategy(self, problem: Problem, seed: int) -> Strategy:
         """How the solver has Z."""
+        n_clusters = min(self.n_clusters, *problem.sizes)
+        if n_clusters < self.n_clusters:
+            warn(
+                f"n_clusters={self.n_clusters} is more than there are keys with affinities, {n_clusters}, which is "
+                f"taken instead. Set n_clusters to {n_clusters} or less."
+            )
         return Strategy(
             self.normalizer,
-            self.n_clusters,
+            n_clusters,
             min(self.n_exact, *problem.sizes),
-            partial(partition, n_clusters=self.n_clusters, random_state=seed),
+            partial(partition, n_clusters=n_clusters, random_state=seed),
             lambda points, k, round: cluster_centers(points, None, k, seed + round),
             seed,
         )
@@ -802,6 +843,8 @@ def _column_sums(A: Any) -> Float64:
                 "null_model by degree needs column sums, but the operator has no rmatvec. Give it one, or use "
                 "null_model='uniform'."
             ) from error
+    largest = (A.data if sp.issparse(A) else A).max(initial=0)
+    A = A / largest if largest > np.finfo(np.float32).max else A  # sums of larger numbers could overflow
     return np.asarray(A.sum(axis=0), np.float64).ravel()
 
 

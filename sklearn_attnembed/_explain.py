@@ -91,7 +91,8 @@ class ExplainMixin:
         """Mean log likelihood of affinity rows under the attention of their embedding, exactly normalised.
 
         ``mean_i sum_j P_ij log a_ij``, in nats, higher is better: label-free and comparable between temperatures, walk
-        lengths (walks are not part of what is scored) and normalisers. Rows without affinity are left out. At most
+        lengths (walks are not part of what is scored) and normalisers. Rows without affinity are left out, and so are
+        affinities to samples that have none themselves, for nothing can attend to these. At most
         2^31 query-key pairs are looked at, with rows at even steps if there are more.
 
         A row is embedded by the relations that are scored, so more dimensions describe them better, without end. To
@@ -117,7 +118,8 @@ class ExplainMixin:
         """
         check_is_fitted(self)
         embedding, P, isolated = self._embed(X)
-        rows = self._even_steps(np.flatnonzero(~isolated))
+        mass = self._mass(P)
+        rows = self._even_steps(np.flatnonzero(~isolated & (mass > 0)))
         if len(rows) == 0:
             raise ValueError(
                 "X has no row with any affinity to the fitted samples, so there is nothing to score. "
@@ -125,7 +127,7 @@ class ExplainMixin:
             )
         has_rows = not isinstance(P, LinearOperator)
         pull = self._pull(embedding[rows], P[rows]) if has_rows else self._pull(embedding, P)[rows]
-        return float(np.mean(pull - self._log_z(embedding[rows])))
+        return float(np.mean(pull / mass[rows] - self._log_z(embedding[rows])))
 
     def perplexity(self, X: Any) -> float:
         """``exp(-score(X))``: among how many keys, in effect, the attention of the true ones is lost.
@@ -138,19 +140,31 @@ class ExplainMixin:
         Returns
         -------
         perplexity : float
-            The number of keys for attention that knows nothing; lower is better.
+            The number of keys for attention that knows nothing; lower is better. Infinite where it is beyond the
+            largest number, as it can be at very low temperatures.
         """
-        return float(np.exp(-self.score(X)))
+        with np.errstate(over="ignore"):
+            return float(np.exp(-self.score(X)))
 
     def _even_steps(self, rows: Integers) -> Integers:
         """Of these rows as many as the exact log Z is affordable for."""
         return rows[:: max(-(-len(rows) * np.count_nonzero(self._active_keys) // _EXACT_PAIRS), 1)]
 
+    def _mass(self, P: Any) -> Float64:
+        """How much of each row's affinities goes to keys that have weight: all of it, but for keys that have none."""
+        active = self._active_keys
+        return np.ones(P.shape[0]) if active.all() else np.asarray(P @ active.astype(np.float64))
+
     def _pull(self, embedding: Vectors, P: Any) -> Float64:
-        """``sum_j P_ij log(w_j f(s_ij))``; keys without weight count as if they had it."""
-        if self._fitted.kernel == "softmax":
+        """``sum_j P_ij log(w_j f(s_ij))`` over the keys that have weight."""
+        if self._fitted.kernel == "softmax":  # vectors of keys without weight are zero
             pull = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)) / self._fitted.temperature
         else:
+            P = (
+                sp.csr_array(P)
+                if self._active_keys.all()
+                else sp.csr_array(P) @ sp.diags_array(1.0 * self._active_keys)
+            )
             pull = -expressive.pull(sp.csr_array(P), embedding, self.key_embedding_, 1 / self._fitted.temperature).loss
         return pull + P @ self._log_key_weight()
 
@@ -223,7 +237,8 @@ class ExplainMixin:
         check_is_fitted(self)
         pandas = import_extra("pandas", "pandas", "explain")
         target, attention, log_attention = self._one_row(i, X)
-        loss = -target * log_attention  # in logarithms: attention may be too small for a number
+        # In logarithms: attention may be too small for a number. Keys without weight have no part in it.
+        loss = np.where(self._active_keys, -target * log_attention, 0)
         table = {
             "key": self._key_names(),
             "target": target,
@@ -310,8 +325,9 @@ class ExplainMixin:
         steps = self._steps()
         for block in self._blocks(len(numbers)):
             target = self._walk(P[block], steps)
-            pull[block] = self._pull(embedding[block], target)
-            entropy[block] = _entropy(target)
+            mass = self._mass(target)
+            pull[block] = self._pull(embedding[block], target) / mass
+            entropy[block] = _entropy(target @ sp.diags_array(1.0 * self._active_keys)) / mass + np.log(mass)
         loss = self._log_z(embedding) - pull if len(numbers) else pull
         table = {"row": numbers, "loss": loss, "entropy": entropy, "divergence": loss - entropy}
         return pandas.DataFrame(table).sort_values("divergence", ascending=False, kind="stable", ignore_index=True)
@@ -405,6 +421,8 @@ class ExplainMixin:
         if with_affinities:
             _check_rows(P)
             P = self._training_rows(numbers) if P is None else P[numbers]
+            scored = self._mass(P) > 0
+            P, numbers = P[scored], numbers[scored]
         return embedding[numbers], P, numbers
 
     def _blocks(self, n_rows: int) -> Iterator[slice]:
@@ -437,7 +455,19 @@ def _numbers(n_rows: int, rows: Any) -> Integers:
     if rows is None or isinstance(rows, slice):
         return numbers if rows is None else numbers[rows]
     rows = np.atleast_1d(np.asarray(rows))
-    return numbers[rows] if rows.size else numbers[:0]
+    if rows.size == 0:
+        return numbers[:0]
+    fits = (
+        len(rows) == n_rows
+        if rows.dtype == bool
+        else rows.dtype.kind in "iu" and np.all((-n_rows <= rows) & (rows < n_rows))
+    )
+    if rows.ndim != 1 or not fits:
+        raise ValueError(
+            f"rows must be numbers of rows, integers from 0 to {n_rows - 1}, or one bool for each of the {n_rows}; got "
+            f"{rows.dtype} of shape {rows.shape}: {str(rows)[:40]}. Pass existing rows, or None for all."
+        )
+    return numbers[rows]
 
 
 def _check_rows(X: Any) -> None:

@@ -275,6 +275,23 @@ MESSAGES = {
         lambda: precomputed(max_iter=1), ConvergenceWarning,
         "max_iter=1", "did not converge", "the last displacement was", "Raise max_iter",
     ),
+    "AttentionEmbedding, an impossible loss": (
+        lambda: AttentionEmbedding(64, temperature=0.05, random_state=0).fit(MANY), ConvergenceWarning,
+        "temperature=0.05, normalizer='gaussian'", "a true loss lies between", "ended at a loss of",
+        "Raise the temperature, or use normalizer='neighbors'",
+    ),
+    "n_clusters, too many": (
+        lambda: precomputed(n_clusters=13, max_iter=999), UserWarning,
+        "n_clusters=13", "more than there are keys with affinities, 12", "=13", "which is taken instead",
+    ),
+    "degrees, all zero": (
+        lambda: precomputed(np.eye(4, k=2)[:, :4], key_weight="degree"), ValueError,
+        "key_weight='degree'", "needs degrees", "all of these degrees are 0", "Set key_weight='uniform'",
+    ),
+    "rows, none of them": (
+        lambda: precomputed().attention_scores(rows=[99]), ValueError,
+        "rows must be", "integers from 0 to 11", "[99]", "Pass existing rows, or None for all",
+    ),
     "rows without affinity": (
         lambda: precomputed(LONELY), UserWarning,
         "rows have no affinity", "their vectors are zero", "1 of 13", "Drop them",

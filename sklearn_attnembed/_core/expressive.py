@@ -25,16 +25,14 @@ from .statistics import KeyStatistics, group_sums, largest_variance, pool
 _FIRST, _FOUND, LAST_BACKGROUND = 1.0, 0.2, 0.01
 # Share of the iterations that it fades for, and share of these until the optimum is found.
 _FADE, _SEARCH = 0.8, 0.85
-# Starts that are searched from.
-_STARTS = 3
-# Embeddings' worth of memory: two for each start, and one to write.
-N_COPIES = 2 * _STARTS + 1
 # Damping, of what would be safe, while the optimum is searched: with more, nothing is found in this time.
 _BOLD = 0.25
 # Elements of gathered vectors: 4 MB in float64.
 _PAIR_ELEMENTS = 2**19
 
 MODEL = with_background(EXPRESSIVE, LAST_BACKGROUND)
+# log f at its lowest, which is at a score of zero, there, and at its highest.
+LOG_F = (float(np.log(LAST_BACKGROUND)), float(np.log(LAST_BACKGROUND)), float(np.log(1 + LAST_BACKGROUND)))
 
 
 def weight(scores: Array) -> Array:
@@ -167,13 +165,14 @@ def solve(
     max_iter: int,
     tol: float,
     warm: bool,
+    n_init: int,
     run: Runner,
     begin: Callable[[], None],
     report: Report,
 ) -> Solution:
     """Minimise the surrogate loss from unit rows `Y`, which are overwritten; called as `solver.solve` is.
 
-    Several candidates go on side by side until the background has faded, and the one of the lowest loss is followed.
+    `n_init` candidates go on side by side until the background has faded, and the one of the lowest loss is followed.
     Vectors from a former fit need no search.
     """
     fading = schedule(int(_FADE * max_iter))
@@ -182,7 +181,7 @@ def solve(
     if warm:
         fading = fading[n_search:]
     elif n_search:
-        starts += _further_starts(Y, strategy.seed)
+        starts += _further_starts(Y, strategy.seed, n_init)
     candidates = [Candidate(problem, start, run) for start in starts]
     following, best = np.empty_like(Y), candidates[0]
     look: Look | None = None
@@ -213,10 +212,10 @@ def solve(
     return Solution(best.last, keys, look, losses, displacement, converged)
 
 
-def _further_starts(Y: Array, seed: int) -> list[Array]:
+def _further_starts(Y: Array, seed: int, n_init: int) -> list[Array]:
     """Other random vectors."""
     generator = np.random.default_rng(seed)
-    shape = (_STARTS - 1, *Y.shape)
+    shape = (n_init - 1, *Y.shape)
     return [unit_rows(Z) for Z in generator.standard_normal(shape, np.float32).astype(Y.dtype)]
 
 
