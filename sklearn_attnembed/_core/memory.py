@@ -26,7 +26,7 @@ class Size(NamedTuple):
         Bytes of a number of the embedding.
     n_affinities : int
         Of the input, not zero.
-    kernel, normalizer, n_clusters, n_exact, walk_length
+    kernel, normalizer, n_init, n_clusters, n_exact, walk_length
         As of the estimator.
     n_threads : int
     is_sum : bool
@@ -39,6 +39,7 @@ class Size(NamedTuple):
     n_affinities: int
     kernel: str
     normalizer: str
+    n_init: int
     n_clusters: int
     n_exact: int
     walk_length: int
@@ -109,8 +110,8 @@ def _of_each_row(size: Size) -> int:
 # Solving ---------------------------------------------------------------------------------------------
 def _solving(size: Size) -> int:
     """Copies of the vectors, and the larger of what a sweep and looking things up need besides."""
-    if size.kernel == "expressive":
-        return expressive.N_COPIES * size.vectors + _pairs(size, size.itemsize) + 4 * size.blocks(size.d)
+    if size.kernel == "expressive":  # two for each start, and one to write
+        return (2 * size.n_init + 1) * size.vectors + _pairs(size, size.itemsize) + 4 * size.blocks(size.d)
     n_copies = 5 if size.walk_length > 1 else 4  # as it is, before, next and best; where walks lead
     return n_copies * size.vectors + _lists(size) + max(_sweep(size), _looking(size))
 
