@@ -735,7 +735,7 @@ def test_rows_do_not_see_each_other(params, digits):
     X, _ = digits
     model = embedding("nearest_neighbors", **params).fit(X[:300])
     together = model.transform(X[300:])
-    assert_allclose(np.vstack([model.transform(x[None]) for x in X[300:]]), together, atol=1e-6)
+    assert_allclose(np.vstack([model.transform(x[None]) for x in X[300::4]]), together[::4], atol=1e-6)
     assert_allclose(model.transform(X[::-1]), model.transform(X)[::-1], atol=1e-6)
 
 
