@@ -38,6 +38,9 @@ from ._sklearn import (
 )
 from ._typing import Affinity, Float64, Integers, MatrixLike, RandomState, Relations, Vectors, Weighting
 
+# The least power of a degree: a weight of zero would have no logarithm.
+_TINY = 1e-290
+
 
 class AttentionEmbedding(
     AffinityInput,
@@ -597,7 +600,7 @@ class AttentionEmbedding(
         Raises
         ------
         ValueError
-            If a number is not an integer >= 0.
+            If a number is not an integer >= 0, or `dtype` is no type of NumPy's.
 
         Examples
         --------
@@ -610,11 +613,17 @@ class AttentionEmbedding(
         for name, number in numbers.items():
             if not isinstance(number, Integral) or number < 0:
                 raise ValueError(f"{name} must be an integer >= 0; got {number!r}. Pass what the data will have.")
+        try:
+            itemsize = np.dtype(dtype).itemsize
+        except TypeError as error:
+            raise ValueError(
+                f"dtype must be one of NumPy's types, or the name of one; got {dtype!r}. Pass 'float32' or 'float64'."
+            ) from error
         return memory.peak(
             memory.Size(
                 sides=[int(n_samples), int(n_features)] if self.affinity == "bipartite" else [int(n_samples)],
-                d=self.n_components,
-                itemsize=np.dtype(dtype).itemsize,
+                d=int(self.n_components),
+                itemsize=itemsize,
                 n_affinities=int(n_affinities),
                 kernel=self.kernel,
                 normalizer=self.normalizer,
@@ -655,7 +664,8 @@ class AttentionEmbedding(
                     f"{parameter}={given!r} needs degrees, but no row that has affinities is led to by any: all of "
                     f"these degrees are 0. Set {parameter}='uniform', or embed a table by affinity='bipartite'."
                 )
-            sides = [(side / side.max()) ** gamma for side in sides]  # no power of these overflows
+            # No power of these overflows, and of what has a degree none is zero.
+            sides = [np.where(side > 0, np.maximum((side / side.max()) ** gamma, _TINY), 0) for side in sides]
             return np.concatenate([side * ((len(side) if whole else 1) / side.sum()) for side in sides])
 
         counts = [int(np.count_nonzero(side)) for side in np.split(active, np.cumsum(sizes)[:-1])]
@@ -678,7 +688,7 @@ class AttentionEmbedding(
 
     def _first_vectors(self, active: Any, sizes: list[int], dtype: Any, seed: int) -> tuple[Vectors, bool]:
         """Where the solver starts, and whether that is where it ended before."""
-        Y = _initial_vectors(len(active), self.n_components, dtype, seed)
+        Y = _initial_vectors(len(active), int(self.n_components), dtype, seed)
         if not self.warm_start or not hasattr(self, "_vectors"):
             return _only(Y, active), False
         if self._vectors.shape[1] != self.n_components:

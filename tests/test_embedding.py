@@ -906,3 +906,18 @@ def test_no_bit_of_distances_depends_on_batch_or_ties(digits):
         alone = model._query_affinities(X[[row]])[0]
         assert_array_equal(alone.indices, P[[row]].indices)
         assert_array_equal(alone.data, P[[row]].data)
+
+
+def test_no_key_with_affinities_is_without_weight():
+    """Powers of degrees may be beyond the smallest number: a likelihood would be above that of certainty."""
+    A = np.diag([2.0, 1.0])
+    model = embedding("bipartite", key_weight=5000.0).fit(A)
+    assert (model.key_weight_ > 0).all()
+    assert model.score(A) < 0
+
+
+@pytest.mark.parametrize("one", [True, np.int8(1)], ids=repr)
+def test_one_dimension_however_it_is_counted(one, graph):
+    params = {"affinity": "precomputed", "max_iter": 2, "tol": 0, "random_state": 0}
+    expected = AttentionEmbedding(1, **params).fit(graph[0]).embedding_
+    assert_array_equal(AttentionEmbedding(one, **params).fit(graph[0]).embedding_, expected)

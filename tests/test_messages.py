@@ -552,6 +552,10 @@ MESSAGES = {
         lambda: make_block_model(4, 5), ValueError,
         "n_classes", "at most n_samples=4", "got 5", "Lower n_classes",
     ),
+    "estimate_memory, no dtype": (
+        lambda: AttentionEmbedding().estimate_memory(9, dtype="x"), ValueError,
+        "dtype", "must be one of NumPy's types", "got 'x'", "Pass 'float32' or 'float64'",
+    ),
     # contacts in time
     "contacts, of another shape": (
         lambda: temporal(A, width=1), ValueError,
