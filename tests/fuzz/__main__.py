@@ -6,6 +6,7 @@ or a hang is told with its input, and the run goes on. ``--start 5000`` goes on 
 
 import argparse
 import faulthandler
+import importlib
 import json
 import queue
 import re
@@ -19,7 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # Seconds of an input: of the processor, beyond which it is a violation, and of the clock, beyond which it is ended.
-SLOW, HANGS = 5, 30
+# And of the clock, for the imports before the first.
+SLOW, HANGS, STARTS = 5, 30, 300
 KINDS = ("result", "ValueError", "TypeError", "warning", "VIOLATION")
 
 
@@ -52,6 +54,8 @@ def run_one(seed, number, announce=print):
 def work(seed, start, stop):
     """Run inputs; each is announced before a call, and its outcome written after."""
     faulthandler.enable()
+    importlib.import_module("subjects")
+    print(json.dumps([start, "the start"]), flush=True)
     for number in range(start, stop):
         outcome = run_one(seed, number, lambda note, number=number: print(json.dumps([number, note]), flush=True))
         print(json.dumps([number, *outcome]), flush=True)
@@ -74,7 +78,7 @@ def watched(seed, start, stop):
             threading.Thread(target=read, args=(process.stdout, lines), daemon=True).start()
             while True:
                 try:
-                    line = lines.get(timeout=HANGS)
+                    line = lines.get(timeout=HANGS if note else STARTS)
                 except queue.Empty:
                     process.kill()
                     yield start, "?", "VIOLATION", f"hangs for more than {HANGS} s", note
