@@ -110,6 +110,8 @@ def report(seed, outcomes):
         if kind == "VIOLATION":
             violations[part, re.sub(r"\d+", "#", message.split(": ")[0])].append((number, message, note))
             print(f"VIOLATION {number} {part}: {message}", file=sys.stderr, flush=True)
+        if number % 1000 == 999:
+            print(f"{number + 1:,} inputs of seed {seed} are done", file=sys.stderr, flush=True)
     total = sum(table.values(), Counter())
     print(f"{'':24}", *(f"{kind:>10}" for kind in KINDS))
     for part, row in [*sorted(table.items()), ("all", total)]:
