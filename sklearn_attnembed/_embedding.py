@@ -108,12 +108,13 @@ class AttentionEmbedding(
         default `walk_length`, `null_model`, `normalizer` and `solver`.
 
     temperature : float, default=0.2
-        Of the attention. Low temperatures resolve finer structure and need ``"neighbors"`` for an accurate
-        normaliser; at 1 the Gaussian is as good as exact. The default is what classifies nodes of graphs best.
+        Temperature of the attention: scores are divided by it. Low temperatures resolve finer structure and need
+        ``"neighbors"`` for an accurate normalizer; at 1 the Gaussian is as good as exact. The default is what
+        classifies nodes of graphs best. From 1e-9 to 1e9.
 
     n_clusters : int, default=1
-        Gaussians in the mixture that stands for the keys. Clusters are found by k-means on the vectors and
-        renewed as these move.
+        Number of Gaussians in the mixture that stands for the keys. Clusters are found by k-means on the vectors and
+        renewed as these move. Clipped, with a warning, to the number of keys.
 
     null_model : {"uniform", "degree"}, float or array-like of shape (n_samples,), default="uniform"
         What vectors are pushed away from: the mean of all vectors (of their own side, if bipartite), weighted
@@ -154,7 +155,8 @@ class AttentionEmbedding(
         Whether `fit` goes on from the vectors of the last one. Rows may have been added at the end since then.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial vectors and of k-means. The same seed gives the same bits, whatever `n_jobs`.
+        Seed of the initial vectors and of k-means. On the same machine the same seed gives the same bits, whatever
+        `n_jobs`.
 
     n_jobs : int or None, default=None
         Threads. None is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.

@@ -1,6 +1,7 @@
 """Grid search, with labels through a pipeline and without by the model's own score."""
 
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV
@@ -25,6 +26,7 @@ def test_pipeline_with_a_classifier(digits):
     assert search.predict(X[:3]).shape == (3,)
 
 
+@pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.exceptions.ConvergenceWarning")  # at 1 / 64
 def test_label_free_on_a_precomputed_graph():
     A, _ = make_block_model(400, 4, mean_degree=40, mixing=0.1, random_state=0)
     grid = {"n_components": [1, 8], "temperature": [1 / 64, 0.25, 16.0]}
