@@ -33,7 +33,7 @@ pipeline = Pipeline(
     ]
 )
 weightings = ["perplexity", "self_tuning", "biweight", "uniform"]
-dimensions, temperatures = [2, 4, 8, 16, 64], [0.2, 0.5, 1]
+dimensions, temperatures = [2, 4, 8, 16, 64], [0.3, 0.5, 1]
 grid = {
     "embedding__n_components": dimensions,
     "embedding__temperature": temperatures,

@@ -74,7 +74,7 @@ contacts = pd.DataFrame({"time": time, "i": i, "j": j})
 # their own here, so agreement for all is less than for pupils alone. A graph of all contacts of the day, without their
 # times, finds them too, on measured contacts somewhat less well.
 walk = temporal(contacts, width=1 / 3, advance=0.2)
-model = AttentionEmbedding(32, affinity="precomputed", tol=1e-3, random_state=0)
+model = AttentionEmbedding(32, affinity="precomputed", temperature=0.3, tol=1e-3, random_state=0)
 vectors = model.fit_transform(walk.affinity)
 graph, nodes = random_walk(contacts[["i", "j"]], return_nodes=True)
 
