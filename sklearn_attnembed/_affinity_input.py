@@ -142,7 +142,8 @@ class AffinityInput:
         affinity = self._fitted.affinity
         if affinity == "nearest_neighbors":
             _check_size(X)
-            distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
+            with np.errstate(over="ignore"):  # squares of float32, farther than any neighbor
+                distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
             if self._neighbors.effective_metric_ == "euclidean":  # scikit-learn's are rounded as the batch has it
                 distances = pair_distances(X, self._points, indices)
             pointers = np.arange(len(indices) + 1) * indices.shape[1]

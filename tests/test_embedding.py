@@ -921,3 +921,10 @@ def test_one_dimension_however_it_is_counted(one, graph):
     params = {"affinity": "precomputed", "max_iter": 2, "tol": 0, "random_state": 0}
     expected = AttentionEmbedding(1, **params).fit(graph[0]).embedding_
     assert_array_equal(AttentionEmbedding(one, **params).fit(graph[0]).embedding_, expected)
+
+
+def test_squares_beyond_float32_are_no_warning():
+    X = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    X[3, 0] = 1e20
+    model = embedding("nearest_neighbors").fit(sp.csr_array(X))
+    assert np.isfinite(model.embedding_).all()

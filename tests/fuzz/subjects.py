@@ -35,8 +35,10 @@ def subject(often=1):
 # AttentionEmbedding ----------------------------------------------------------------------------------------
 def inner(X, Y):
     """A callable affinity, never negative."""
-    scores = X @ Y.T
-    return np.maximum(scores.toarray() if sp.issparse(scores) else scores, 0)
+    if sp.issparse(X) or sp.issparse(Y):
+        scores = X @ Y.T
+        return np.maximum(scores.toarray() if sp.issparse(scores) else scores, 0)
+    return np.maximum(np.einsum("ij,kj->ik", X, Y), 0)  # X @ Y.T has other bits where Y is X
 
 
 EMBEDDING = {
@@ -163,7 +165,7 @@ def rows(rng, watch, model, X):
 def likelihood(rng, watch, model, X):
     """Score, perplexity, attention."""
     score = watch.call(model.score, X)
-    expect(np.isfinite(score) and score <= 1e-9, f"a log likelihood of {score}")
+    expect(np.isfinite(score) and score <= tolerance(model.embedding_) * 1e-2, f"a log likelihood of {score}")
     perplexity = watch.call(model.perplexity, X)  # infinite beyond the largest number
     expect_close(min(np.log(perplexity), 709), min(-score, 709), 1e-6, "perplexity against score")
     chosen = pick(rng, None, [0], [-1], [], slice(0, 2), np.array([True]), [99], "x", 1.5)
@@ -177,7 +179,9 @@ def tables(rng, watch, model, X):
     X = pick(rng, None, X)
     table = watch.call(model.explain, pick(rng, 0, 0, 1, -1, 99, 1.0, "x", True), X)
     expect(np.isclose(table["attention"].sum(), 1), "attention does not sum to one")
-    expect(min(abs(table["target"].sum() - 1), table["target"].sum()) < 1e-5, "the target does not sum to one")
+    total = table["target"].sum()
+    is_walk = 0 <= total <= 1.00001 and model.walk_length > 1  # may end at rows that lead nowhere
+    expect(is_walk or min(abs(total - 1), total) < 1e-5, "the target does not sum to one")
     table = watch.call(model.explain_rows, X, rows=pick(rng, None, [0], [], [99], [1.5], slice(0, 3)))
     expect(np.isfinite(table.to_numpy()).all(), "explain_rows is not finite")
     expect((table["divergence"] > -1e-5 * (1 + table["loss"].abs())).all(), "a loss below the entropy")
@@ -261,6 +265,8 @@ def same_relations(rng, watch):
     first = watch.call(model.fit, X).embedding_
     if not is_usual or (model.affinity == "precomputed_nearest_neighbors" and not sp.issparse(X)):
         return
+    if np.ndim(plain) < 2 or min(plain.shape) < 2 or np.all(plain == plain[0]):
+        return  # of one key, or rows that are all the same, no vectors are better than others: rounding decides
     Y = plain if chance(rng, 0.7) and not sp.issparse(X) else sparse(rng, plain)[0]
     dtype = getattr(Y, "dtype", None)
     if (
@@ -272,6 +278,8 @@ def same_relations(rng, watch):
         Y = Y if model.affinity == "precomputed" else plain * 3.0
     elif sp.issparse(Y) and not np.array_equal(Y.toarray(), plain):
         return
+    if model.affinity == "precomputed_nearest_neighbors" and X.nnz != Y.nnz:
+        return  # zeros that are stored are distances
     second = watch.call(clone(model).fit, Y).embedding_
     limit = 1e-2 if np.float32 in (first.dtype, second.dtype, dtype) else 1e-6
     expect_close(first, second, limit, f"{type(X).__name__} against {type(Y).__name__}")
