@@ -1,11 +1,12 @@
 """Between what values a true loss lies: no cross entropy is below the entropy of its targets."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from .kernels import Array, Integers
+from .kernels import Array
 from .problem import Keys, Problem
 
 # Rows whose targets are formed, where walks make them of more than the affinities; and so many at a time.
@@ -42,18 +43,13 @@ def loss_bounds(problem: Problem, keys: list[Keys], vectors: Array, log_f: tuple
     `log_f` is the lowest value of log f, that at a score of zero, and the highest. At zero are the scores of keys that
     are not there, having no affinities of their own.
     """
-    span = log_f[1] - log_f[0]
-    P, n = problem.affinity.operator, sum(problem.sizes)
-    if not (sp.issparse(P) or isinstance(P, np.ndarray)):
+    n, weight, span = sum(problem.sizes), problem.weight, log_f[1] - log_f[0]
+    if problem.affinity.pieces is None:
         return None
-    rows = np.arange(n) if problem.walk_length == 1 else np.unique(np.linspace(0, n - 1, _ROWS).astype(int))
-    log_weight = (
-        np.zeros(n) if problem.weight is None else np.log(problem.weight, where=problem.weight > 0, out=np.zeros(n))
-    )
-    step = max(-(-n // _AT_ONCE), 1) if problem.walk_length == 1 else _AT_ONCE
-    parts = [rows[i : i + step] for i in range(0, len(rows), step)]
-    lowest = np.concatenate([_entropies(_targets(problem, P, part), log_weight, span) for part in parts])
-    error = 0.0 if len(rows) == n else float(lowest.std() / np.sqrt(len(rows)))
+    log_weight = np.zeros(n) if weight is None else np.log(weight, where=weight > 0, out=np.zeros(n))
+    targets = problem.affinity.pieces if problem.walk_length == 1 else _sampled_targets(problem, n)
+    lowest = np.concatenate([_entropies(part, log_weight, span) for part in targets])
+    error = 0.0 if len(lowest) == n else float(lowest.std() / np.sqrt(len(lowest)))
     away = problem.beta * sum(
         float(vectors[problem.group_rows(group)].sum(axis=0, dtype=np.float64) @ keys[group].null_mean)
         for group in range(len(problem.sizes))
@@ -62,14 +58,16 @@ def loss_bounds(problem: Problem, keys: list[Keys], vectors: Array, log_f: tuple
     return Bounds(float(lowest.mean()) + away / n, error, float(highest) + log_f[2] - log_f[0] + away / n)
 
 
-def _targets(problem: Problem, P: Any, rows: Integers) -> Any:
-    """What the attention of some rows is to reproduce: the average of their walks."""
-    total = walk = P[rows]
-    for _ in range(problem.walk_length - 1):
-        for _ in problem.sizes:  # on a bipartite graph to the other side, and back
-            walk = walk @ P
-        total = total + walk
-    return total / problem.walk_length
+def _sampled_targets(problem: Problem, n: int) -> Iterator[Any]:
+    """What the attention of some rows is to reproduce, a few at a time: the averages of their walks."""
+    P, rows = problem.affinity.operator, np.unique(np.linspace(0, n - 1, _ROWS).astype(int))
+    for start in range(0, len(rows), _AT_ONCE):
+        total = walk = P[rows[start : start + _AT_ONCE]]
+        for _ in range(problem.walk_length - 1):
+            for _ in problem.sizes:  # on a bipartite graph to the other side, and back
+                walk = walk @ P
+            total = total + walk
+        yield total / problem.walk_length
 
 
 def _entropies(targets: Any, log_weight: Array, span: float) -> Array:
