@@ -465,8 +465,8 @@ def _read(file: Reader) -> Any:
         file.fail("the estimator", f"one of {', '.join(LAYOUTS)}", repr(tree["estimator"]))
     layout = LAYOUTS[tree["estimator"]]
     names = set(layout.kind().get_params(deep=False))
-    if set(tree["params"]) != names:
-        file.fail("params", f"made of {', '.join(sorted(names))}", f"made of {', '.join(sorted(tree['params']))}")
+    if not names.issuperset(tree["params"]):  # those that there were not yet when it was written have their defaults
+        file.fail("params", f"among {', '.join(sorted(names))}", f"made of {', '.join(sorted(tree['params']))}")
     params = {key: Value(key).read(node, file, f"params/{key}", {}) for key, node in tree["params"].items()}
     model: Any = layout.kind(**params)
     check_params(model)
