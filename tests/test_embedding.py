@@ -928,3 +928,17 @@ def test_squares_beyond_float32_are_no_warning():
     X[3, 0] = 1e20
     model = embedding("nearest_neighbors").fit(sp.csr_array(X))
     assert np.isfinite(model.embedding_).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("normalizer", ["gaussian", "neighbors", "exact"])
+def test_every_row_with_affinities_has_a_vector(normalizer):
+    """In tables however small, in one dimension too, where pulls and pushes may cancel."""
+    rng = np.random.default_rng(0)
+    for seed in range(60):
+        X = (rng.random(rng.integers(2, 7, 2)) < 0.5) * rng.choice([1.0, 1.0, 2.0])
+        X[0, 0] = 1
+        params = {"n_components": 1 + seed % 3, "normalizer": normalizer, "n_exact": 2, "walk_length": 1 + seed % 2}
+        model = embedding("bipartite", temperature=[0.2, 0.02, 50][seed % 3], max_iter=1 + seed % 20, **params).fit(X)
+        assert_allclose(np.linalg.norm(model.embedding_, axis=1), X.any(axis=1))
+        assert_allclose(np.linalg.norm(model.key_embedding_, axis=1), X.any(axis=0))
