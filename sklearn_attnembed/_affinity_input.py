@@ -85,9 +85,8 @@ class AffinityInput:
         elif callable(self.affinity):
             mistake = given_as_affinities(affinities, self.affinity)
         elif self.affinity == "precomputed" and not isinstance(A, LinearOperator):
-            mistake = given_as_affinities(
-                given if sp.issparse(given) else A, self.affinity
-            )  # the order of entries tells
+            raw = given if sp.issparse(given) else A  # the order of entries tells
+            mistake = given_as_affinities(raw, self.affinity)
         if mistake is not None:
             warn(mistake)
         return affinities, dtype
@@ -113,6 +112,8 @@ class AffinityInput:
                         f"{error} X has {shape[0]} rows, so it is probably transposed: pass X.T."
                     ) from error
                 raise
+        if self._fitted.affinity == "nearest_neighbors":
+            _check_size(X)
         return self._stochastic(self._affinities(X), self.key_embedding_.dtype)
 
     def _stochastic(self, A: Any, dtype: Any) -> tuple[Any, NDArray[np.bool_]]:
@@ -141,7 +142,6 @@ class AffinityInput:
             return X
         affinity = self._fitted.affinity
         if affinity == "nearest_neighbors":
-            _check_size(X)
             with np.errstate(over="ignore"):  # squares of float32, farther than any neighbor
                 distances, indices = self._neighbors.kneighbors(X, n_neighbors=self._n_neighbors + 1)
             if self._neighbors.effective_metric_ == "euclidean":  # scikit-learn's are rounded as the batch has it

@@ -155,17 +155,17 @@ class ExplainMixin:
         active = self._active_keys
         return np.ones(P.shape[0]) if active.all() else np.asarray(P @ active.astype(np.float64))
 
+    def _attended(self, P: Any) -> Any:
+        """Affinities to the keys that have weight alone; `P` itself if these are all."""
+        return P if self._active_keys.all() else P @ sp.diags_array(1.0 * self._active_keys)
+
     def _pull(self, embedding: Vectors, P: Any) -> Float64:
         """``sum_j P_ij log(w_j f(s_ij))`` over the keys that have weight."""
         if self._fitted.kernel == "softmax":  # vectors of keys without weight are zero
             pull = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)) / self._fitted.temperature
         else:
-            P = (
-                sp.csr_array(P)
-                if self._active_keys.all()
-                else sp.csr_array(P) @ sp.diags_array(1.0 * self._active_keys)
-            )
-            pull = -expressive.pull(sp.csr_array(P), embedding, self.key_embedding_, 1 / self._fitted.temperature).loss
+            P = sp.csr_array(self._attended(P))
+            pull = -expressive.pull(P, embedding, self.key_embedding_, 1 / self._fitted.temperature).loss
         return pull + P @ self._log_key_weight()
 
     def _log_key_weight(self) -> Float64:
@@ -327,7 +327,7 @@ class ExplainMixin:
             target = self._walk(P[block], steps)
             mass = self._mass(target)
             pull[block] = self._pull(embedding[block], target) / mass
-            entropy[block] = _entropy(target @ sp.diags_array(1.0 * self._active_keys)) / mass + np.log(mass)
+            entropy[block] = _entropy(self._attended(target)) / mass + np.log(mass)
         loss = self._log_z(embedding) - pull if len(numbers) else pull
         table = {"row": numbers, "loss": loss, "entropy": entropy, "divergence": loss - entropy}
         return pandas.DataFrame(table).sort_values("divergence", ascending=False, kind="stable", ignore_index=True)
