@@ -645,7 +645,7 @@ class AttentionEmbedding(
             backward, unused = self._stochastic(A.T, dtype)
             active = ~np.concatenate([isolated, unused])
             sizes = list(A.shape)
-            square = sp.block_array([[None, sp.csr_array(P)], [sp.csr_array(backward), None]], format="csr")
+            square = operators.both_directions(sp.csr_array(P), sp.csr_array(backward))
         else:
             active, sizes, square = ~isolated, [A.shape[0]], P
             if self.affinity in NEIGHBORS:

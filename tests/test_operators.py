@@ -181,3 +181,13 @@ def test_canonical_refuses_keys_out_of_range_and_one_dimension():
         operators.canonical(matrix)
     with pytest.raises(ValueError, match="1 dimensions, not 2"):
         operators.canonical(sp.coo_array(np.ones(3)))
+
+
+def test_both_directions_are_the_block_matrix():
+    P, Q = (
+        sp.random_array((5, 3), density=0.5, rng=0, format="csr"),
+        sp.random_array((3, 5), density=0.5, rng=1, format="csr"),
+    )
+    joined = operators.both_directions(P, Q)
+    np.testing.assert_array_equal(joined.toarray(), sp.block_array([[None, P], [Q, None]]).toarray())
+    assert joined.indices.dtype == joined.indptr.dtype == np.int32

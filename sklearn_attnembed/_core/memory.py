@@ -91,9 +91,8 @@ def _reading(size: Size) -> int:
     dividing = 12 * z + _entries(size) + 32 * n  # in double precision, and the result
     if not size.is_bipartite:
         return dividing
-    # Both directions, joined by their coordinates: row, column and number of each, then CSR; 8 bytes of scipy's own.
-    joining = 4 * _entries(size) + 2 * z * (size.itemsize + 8) + 8 * z + 32 * n
-    return max(dividing, joining)
+    # The second direction is divided while the first is there; then both are there, and joined.
+    return max(_entries(size) + dividing, 4 * _entries(size) + 32 * n)
 
 
 def _affinities(size: Size) -> int:

@@ -92,6 +92,17 @@ def among(P: Any, kept: Mask) -> Any:
     return LinearOperator((n, n), matvec=product, matmat=product, dtype=P.dtype)
 
 
+def both_directions(P: sp.csr_array, Q: sp.csr_array) -> sp.csr_array:
+    """The square matrix [[0, P], [Q, 0]] over the rows and the columns of `P`, put together from the CSR arrays."""
+    n, m = P.shape
+    dtype = np.int32 if max(P.nnz + Q.nnz, n + m) <= np.iinfo(np.int32).max else np.int64
+    data, indices = np.concatenate([P.data, Q.data]), np.empty(P.nnz + Q.nnz, dtype)
+    np.add(P.indices, n, out=indices[: P.nnz])
+    indices[P.nnz :] = Q.indices
+    indptr = np.concatenate([P.indptr.astype(dtype), Q.indptr[1:].astype(dtype) + dtype(P.nnz)])
+    return sp.csr_array((data, indices, indptr), shape=(n + m, n + m))
+
+
 def compact(A: Any) -> sp.csr_array:
     """`A` as a CSR array with 32-bit indices where these will do: some of scikit-learn takes no others."""
     A = sp.csr_array(A)
