@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from . import AttentionEmbedding, NormalizerEstimator, __version__
-from ._core.operators import canonical
+from ._sparse import canonical
 from ._typing import Float64, Integers, Vectors
 from .metrics import log_normalizer_exact, relative_error
 

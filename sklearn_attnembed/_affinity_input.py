@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from sklearn.neighbors import NearestNeighbors
 
-from ._core import operators
+from ._core import affinity_matrix
 from ._core.parallel import n_threads
-from ._core.survey import rounded
+from ._core.sampling import rounded
 from ._mistakes import given_as_affinities, given_as_points
 from ._sklearn import check_array, validate_data, warn
+from ._sparse import canonical
 from ._typing import Float64, Vectors, Weighting
 from .affinity import local_scale, neighbor_affinity
 from .affinity._neighbors import pair_distances
@@ -57,7 +58,7 @@ class AffinityInput:
             self.n_features_in_ = X.shape[1]
             A, dtype = X, np.float32 if X.dtype == np.float32 else np.float64
         else:
-            given, X = X, operators.canonical(X)
+            given, X = X, canonical(X)
             A = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2)
             dtype = A.dtype
         if self.affinity in PAIRWISE and A.shape[0] != A.shape[1]:
@@ -102,9 +103,7 @@ class AffinityInput:
                 )
         else:
             try:
-                X = validate_data(
-                    self, operators.canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], reset=False
-                )
+                X = validate_data(self, canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
             except ValueError as error:
                 shape: Any = getattr(X, "shape", ())
                 if len(shape) == 2 and shape[0] == self.n_features_in_ != shape[1]:
@@ -122,12 +121,12 @@ class AffinityInput:
         Rounded for the expressive kernel, whose search is chaotic: the same relations, however they are written, must
         give the same bits.
         """
-        P, isolated = operators.row_stochastic(A, dtype)
+        P, isolated = affinity_matrix.row_stochastic(A, dtype)
         if self._fitted.kernel == "softmax":
             return P, isolated
         exact = sp.csr_array(P)
         exact.data = rounded(exact.data)
-        exact, isolated = operators.row_stochastic(exact, dtype)
+        exact, isolated = affinity_matrix.row_stochastic(exact, dtype)
         return exact if sp.issparse(P) else exact.toarray(), isolated
 
     def _affinities(self, X: Any) -> Any:
@@ -150,7 +149,7 @@ class AffinityInput:
             shape = (len(indices), self._neighbors.n_samples_fit_)
             return self._weigh(sp.csr_array((distances.ravel(), indices.ravel(), pointers), shape))
         if callable(affinity):
-            A = operators.canonical(affinity(X, self._points), "affinity(X, Y)")
+            A = canonical(affinity(X, self._points), "affinity(X, Y)")
             A = check_array(A, accept_sparse="csr", dtype=[np.float64, np.float32])
             expected = (X.shape[0], self._points.shape[0])
             if A.shape != expected:

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ._core.kernels import KERNELS, SQUARED, Kernel, as_kernel, check_scores
-from ._core.normalizer import exact_attention
-from ._core.operators import canonical, row_blocks
-from ._core.parallel import Runner, block_runner
-from ._core.readout import causal_squared_sums, gaussian_attention, readout
+from ._core.linear_attention import causal_squared_sums, gaussian_attention, value_moments
+from ._core.normalizers.exact import exact_attention
+from ._core.parallel import Runner, block_runner, row_blocks
 from ._sklearn import Interval, StrOptions, check_array, partition, validate_params
+from ._sparse import canonical
 from ._typing import Float64, Integers, KernelLike, MatrixLike, RandomState, Vectors
 
 # Values up to this can be multiplied by any squares of scores.
@@ -235,7 +235,7 @@ def _by_clusters(
     Q: Vectors, K: Vectors, V: Vectors, kernel: Kernel, beta: float, labels: Integers, run: Runner
 ) -> Iterable[Any]:
     """log Z and output from the moments of clusters of keys."""
-    moments = readout(K, V, labels, int(labels.max()) + 1)
+    moments = value_moments(K, V, labels, int(labels.max()) + 1)
     bounds = row_blocks([len(Q)], moments.sums.shape[1])
     parts = run(lambda b: gaussian_attention(Q[bounds[b]], moments, kernel, beta), range(len(bounds)))
     return map(np.concatenate, zip(*parts, strict=True))

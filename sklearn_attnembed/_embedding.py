@@ -14,12 +14,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from . import _memory
 from ._affinity_input import NEIGHBORS, PAIRWISE, AffinityInput, Fitted
-from ._core import expressive, memory, operators, solver
-from ._core.bounds import Bounds, loss_bounds
+from ._core import affinity_matrix, expressive, parallel, solver, sphere
+from ._core.loss_bounds import Bounds, loss_bounds
+from ._core.out_of_sample import Model, out_of_sample_map
 from ._core.parallel import Runner, block_runner, n_threads
-from ._core.problem import Look, Problem, Strategy
-from ._core.response import Model, responder
+from ._core.problem import KeyIndex, Problem, Strategy
 from ._explain import ExplainMixin
 from ._progress import Progress
 from ._sklearn import (
@@ -36,6 +37,7 @@ from ._sklearn import (
     whole_or_as_before,
     with_callbacks,
 )
+from ._sparse import canonical
 from ._typing import Affinity, Float64, Integers, MatrixLike, RandomState, Relations, Vectors, Weighting
 
 # The least power of a degree: a weight of zero would have no logarithm.
@@ -499,7 +501,7 @@ class AttentionEmbedding(
                 f"transform_keys embeds new columns of a table, which only affinity='bipartite' has, but affinity="
                 f"{self._fitted.affinity!r}. For new samples use transform."
             )
-        X = check_array(operators.canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
+        X = check_array(canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
         if X.shape[0] != self._sizes[0]:
             transposed = " It is probably transposed: pass X.T." if X.shape[1] == self._sizes[0] else ""
             raise ValueError(
@@ -565,7 +567,7 @@ class AttentionEmbedding(
         with np.errstate(divide="ignore"):
             popularity = np.log(self.key_weight_)
         items, scores = np.empty((len(queries), n_items), np.intp), np.empty((len(queries), n_items))
-        for rows in operators.row_blocks([len(queries)], self.n_features_in_):
+        for rows in parallel.row_blocks([len(queries)], self.n_features_in_):
             rated = log_f(queries[rows] @ self.key_embedding_.T) + popularity
             if exclude_known:
                 rated[P[rows].nonzero()] = -np.inf
@@ -621,8 +623,8 @@ class AttentionEmbedding(
             raise ValueError(
                 f"dtype must be one of NumPy's types, or the name of one; got {dtype!r}. Pass 'float32' or 'float64'."
             ) from error
-        return memory.peak(
-            memory.Size(
+        return _memory.peak(
+            _memory.Size(
                 sides=[int(n_samples), int(n_features)] if self.affinity == "bipartite" else [int(n_samples)],
                 d=int(self.n_components),
                 itemsize=itemsize,
@@ -645,7 +647,7 @@ class AttentionEmbedding(
             backward, unused = self._stochastic(A.T, dtype)
             active = ~np.concatenate([isolated, unused])
             sizes = list(A.shape)
-            square = operators.both_directions(sp.csr_array(P), sp.csr_array(backward))
+            square = affinity_matrix.both_directions(sp.csr_array(P), sp.csr_array(backward))
         else:
             active, sizes, square = ~isolated, [A.shape[0]], P
             if self.affinity in NEIGHBORS:
@@ -671,13 +673,13 @@ class AttentionEmbedding(
             return np.concatenate([side * ((len(side) if whole else 1) / side.sum()) for side in sides])
 
         counts = [int(np.count_nonzero(side)) for side in np.split(active, np.cumsum(sizes)[:-1])]
-        bounds = operators.row_blocks(counts, self.n_components)
+        bounds = parallel.row_blocks(counts, self.n_components)
         if self.kernel == "expressive":
             P, square = sp.csr_array(P), sp.csr_array(square)
         is_given = not isinstance(self.null_model, str | Real)
         problem = Problem(
-            affinity=operators.blocked(operators.among(square, active), bounds),
-            queries=operators.blocked(operators.among(P, active), bounds) if len(sizes) == 1 else None,
+            affinity=affinity_matrix.blocked(affinity_matrix.among(square, active), bounds),
+            queries=affinity_matrix.blocked(affinity_matrix.among(P, active), bounds) if len(sizes) == 1 else None,
             group=[int(rows.start >= counts[0]) for rows in bounds],
             key_group=[1, 0] if len(sizes) == 2 else [0],
             sizes=counts,
@@ -734,7 +736,7 @@ class AttentionEmbedding(
     ) -> dict[str, Any]:
         """The model: the keys, where walks lead, and their statistics; of both sides, if there are two."""
         n_sides = len(sizes)
-        targets = operators.walk_targets(problem.affinity, solution.vectors, self.walk_length, n_sides, run)
+        targets = affinity_matrix.walk_targets(problem.affinity, solution.vectors, self.walk_length, n_sides, run)
         vectors, sides = _among_all(solution.vectors, active), np.split(active, np.cumsum(sizes)[:-1])
         keys, active_keys = problem.group_rows(problem.key_group[0]), sides[-1]
         weight = np.ones(problem.sizes[-1]) if problem.weight is None else problem.weight[keys]
@@ -760,7 +762,7 @@ class AttentionEmbedding(
     def _respond(self, model: Model, P: Any, isolated: Any) -> Vectors:
         """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
         # A row has a vector for each cluster, and the history of its steps besides.
-        bounds = operators.row_blocks([P.shape[0]], model.targets.shape[1] * len(model.statistics.weight))
+        bounds = parallel.row_blocks([P.shape[0]], model.targets.shape[1] * len(model.statistics.weight))
         out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
         with block_runner(self.n_jobs) as run:
             vectors = self._block_response(model, P, bounds)
@@ -777,12 +779,15 @@ class AttentionEmbedding(
     def _block_response(self, model: Model, P: Any, bounds: list[slice]) -> Callable[[int, Any], Vectors]:
         """``(block, rows of it) -> vectors``."""
         if self._fitted.kernel == "expressive":
-            pieces: Any = operators.blocked(sp.csr_array(P), bounds).pieces
+            pieces: Any = affinity_matrix.blocked(sp.csr_array(P), bounds).pieces
             model = model._replace(targets=model.targets.astype(np.float64, copy=False))  # once, not for every block
             return lambda block, kept: expressive.respond(pieces[block][kept], model)
         # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
         targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64, copy=False)
-        product, respond = operators.products(operators.blocked(P, bounds), targets), responder(model)
+        product, respond = (
+            affinity_matrix.products(affinity_matrix.blocked(P, bounds), targets),
+            out_of_sample_map(model),
+        )
         return lambda block, kept: respond(product(block)[kept])
 
     # scikit-learn ------------------------------------------------------------------------------------
@@ -803,9 +808,9 @@ def _initial_vectors(n_samples: int, n_components: int, dtype: Any, seed: int) -
     """Random unit rows, the same in any precision, drawn a block at a time."""
     generator = np.random.default_rng(seed)
     Y = np.empty((n_samples, n_components), dtype)
-    for rows in operators.row_blocks([n_samples], n_components):
+    for rows in parallel.row_blocks([n_samples], n_components):
         Y[rows] = generator.random((rows.stop - rows.start, n_components), np.float32) - np.float32(0.5)
-    return operators.unit_rows(Y)
+    return sphere.unit_rows(Y)
 
 
 def _only(Y: Vectors, active: Any) -> Vectors:
@@ -822,7 +827,7 @@ def _among_all(values: Any, active: Any) -> Any:
     return out
 
 
-def _labels(look: Look | None, rows: slice, active: Any) -> Integers:
+def _labels(look: KeyIndex | None, rows: slice, active: Any) -> Integers:
     """Clusters of the keys, -1 for those without any affinity."""
     n = np.count_nonzero(active)
     labels = np.zeros(n, np.intp) if look is None or look.labels is None else look.labels[rows]

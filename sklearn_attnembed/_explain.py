@@ -10,10 +10,11 @@ from scipy.sparse.linalg import LinearOperator
 from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import NEIGHBORS, PAIRWISE, Fitted
-from ._core import expressive, operators
-from ._core.normalizer import attention_rows
+from ._core import affinity_matrix, expressive
+from ._core.normalizers.exact import attention_rows
 from ._extras import import_extra
 from ._sklearn import _num_samples, _safe_indexing
+from ._sparse import canonical
 from ._typing import Float64, Integers, MatrixLike, Vectors
 from .metrics import log_normalizer_exact
 
@@ -165,7 +166,7 @@ class ExplainMixin:
             pull = np.einsum("ij,ij->i", embedding, np.asarray(P @ self.key_embedding_)) / self._fitted.temperature
         else:
             P = sp.csr_array(self._attended(P))
-            pull = -expressive.pull(P, embedding, self.key_embedding_, 1 / self._fitted.temperature).loss
+            pull = -expressive.attraction_of_pairs(P, embedding, self.key_embedding_, 1 / self._fitted.temperature).loss
         return pull + P @ self._log_key_weight()
 
     def _log_key_weight(self) -> Float64:
@@ -259,7 +260,7 @@ class ExplainMixin:
             query, P = self.embedding_[[i]], self._training_rows([i])
         else:
             _check_rows(X)
-            query, P, _ = self._embed(_safe_indexing(operators.canonical(X), [i]))
+            query, P, _ = self._embed(_safe_indexing(canonical(X), [i]))
         target = self._walk(P, self._steps())
         target = np.asarray(target.toarray() if sp.issparse(target) else target, np.float64)[0]
         log_weights, active = self._log_weights(query)[0], self._active_keys
@@ -445,8 +446,8 @@ class ExplainMixin:
             return []
         A = self._training_rows(slice(None))
         if self._fitted.affinity == "bipartite":
-            return [operators.row_stochastic((sp.diags_array(self._row_sums) @ A).T, A.dtype)[0], A]
-        return [operators.row_stochastic(A + A.T, A.dtype)[0] if self._fitted.affinity in NEIGHBORS else A]
+            return [affinity_matrix.row_stochastic((sp.diags_array(self._row_sums) @ A).T, A.dtype)[0], A]
+        return [affinity_matrix.row_stochastic(A + A.T, A.dtype)[0] if self._fitted.affinity in NEIGHBORS else A]
 
 
 def _numbers(n_rows: int, rows: Any) -> Integers:

@@ -17,8 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._core.kernels import KERNELS, expressive_value
 from ._core.magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
-from ._core.normalizer import attention_rows
-from ._core.operators import canonical
+from ._core.normalizers.exact import attention_rows
 from ._core.parallel import block_runner
 from ._sklearn import (
     BaseEstimator,
@@ -31,6 +30,7 @@ from ._sklearn import (
     warn,
     whole_or_as_before,
 )
+from ._sparse import canonical
 from ._typing import KernelName, MatrixLike, RandomState, Vectors
 
 

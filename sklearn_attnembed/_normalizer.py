@@ -9,11 +9,12 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._core.checks import calibration, choose
+from ._core.calibration import calibration, choose
 from ._core.kernels import KERNELS, as_kernel, check_scores
-from ._core.normalizer import log_difference
+from ._core.key_sketch import KeySketch, Plan, merge_sketches, needs_softmax, sketch_keys
+from ._core.normalizers.estimator import Estimator
+from ._core.normalizers.exact import log_difference
 from ._core.parallel import Runner, block_runner
-from ._core.summary import Estimator, Plan, Summary, combine, needs_softmax, summarise
 from ._sklearn import (
     BaseEstimator,
     Interval,
@@ -280,7 +281,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         with block_runner(self.n_jobs) as run:
             if plan.method == "auto":
                 plan, expected = choose(X, weights, plan, self.tol, cluster_centers, run)
-            summary, labels = summarise(X, weights, plan, cluster_centers, run)
+            summary, labels = sketch_keys(X, weights, plan, cluster_centers, run)
         self._keep_settings(plan)
         self._keys, self._key_weights, self._key_labels, self.estimated_error_ = X, weights, labels, expected
         return self._store(plan, summary, labels if kept is None else _in_place(labels, kept))
@@ -328,10 +329,10 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         plan = self._plan() if first else self._fitted_plan()
         X, weights, kept = self._validate_keys(X, sample_weight, reset=first)
         with block_runner(self.n_jobs) as run:
-            before: Summary | None = None if first else self._summary
-            summary, labels = summarise(X, weights, plan, cluster_centers, run, before)
+            before: KeySketch | None = None if first else self._summary
+            summary, labels = sketch_keys(X, weights, plan, cluster_centers, run, before)
             if before is not None:
-                summary = combine(before, summary, plan, cluster_centers, run)
+                summary = merge_sketches(before, summary, plan, cluster_centers, run)
         if first:
             self._keep_settings(plan)
         self._keys, self._key_weights, self._key_labels, self.estimated_error_ = None, None, None, np.nan
@@ -396,7 +397,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 f"{other.n_features_in_} features. Fit other on the columns of this one."
             )
         with block_runner(self.n_jobs) as run:
-            summary = combine(self._summary, other._summary, plan, cluster_centers, run)
+            summary = merge_sketches(self._summary, other._summary, plan, cluster_centers, run)
         self._keys = self._key_weights = self._key_labels = None
         return self._store(plan, summary, self.labels_)
 
@@ -546,7 +547,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """The plan in use."""
         return Plan(**{**self._settings, "kernel": as_kernel(self._settings["kernel"])})
 
-    def _store(self, plan: Plan, summary: Summary, labels: Integers) -> Self:
+    def _store(self, plan: Plan, summary: KeySketch, labels: Integers) -> Self:
         """Set the fitted attributes."""
         self._summary, self._scale = summary, []
         self.method_, self.n_clusters_ = plan.method, len(summary.centers)

@@ -18,14 +18,14 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
 from ._affinity_input import Fitted
-from ._core.cells import Cells
-from ._core.features import FeatureSums
-from ._core.normalizer import Near
+from ._core.inverted_index import Cells
+from ._core.key_sketch import KeySketch
+from ._core.normalizers.neighbors import NearKeys
+from ._core.normalizers.random_features import FeatureSums
+from ._core.out_of_sample import Model
 from ._core.parallel import n_threads
-from ._core.response import Model
+from ._core.sampling import KeySample
 from ._core.statistics import KeyStatistics
-from ._core.summary import Summary
-from ._core.survey import KeySample
 from ._embedding import AttentionEmbedding
 from ._kernel import ExpressiveKernel, FittedKernel
 from ._normalizer import NormalizerEstimator
@@ -134,7 +134,7 @@ _COLUMNS: dict[str, tuple[Any, Kind]] = {
 # AttentionEmbedding ------------------------------------------------------------------------------------
 def _model(values: dict[Any, Any]) -> Model:
     if values["near"] is not None:  # nearest keys are each query's own
-        values["near"] = Near(np.zeros((0, values["n_exact"]), np.int32), **values["near"])
+        values["near"] = NearKeys(np.zeros((0, values["n_exact"]), np.int32), **values["near"])
     return Model(**values)
 
 
@@ -251,7 +251,7 @@ _NORMALIZER: dict[str, tuple[Any, Kind]] = {
     "calibration": ("_scale", Listing(Scalar(float))),
     "method": ("_method", Scalar(str)),
     "parameters": ("_settings", Group(_SETTINGS)),
-    "summary": ("_summary", Group(_SUMMARY, _record(Summary), ("width=n_features", "n_keys"))),
+    "summary": ("_summary", Group(_SUMMARY, _record(KeySketch), ("width=n_features", "n_keys"))),
 }
 
 

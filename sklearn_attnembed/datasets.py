@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from ._core.operators import compact
 from ._sklearn import Interval, validate_params
+from ._sparse import compact
 from ._typing import RandomState
 
 __all__ = ["make_block_model", "make_modular_sequences"]

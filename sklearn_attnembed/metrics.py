@@ -6,11 +6,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from ._core import operators
+from ._core import affinity_matrix, parallel
 from ._core.kernels import KERNELS, SOFTMAX, as_kernel, check_scores
-from ._core.normalizer import attention_rows, exact_attention, log_difference
+from ._core.normalizers.exact import attention_rows, exact_attention, log_difference
 from ._core.parallel import block_runner
 from ._sklearn import Interval, StrOptions, check_array, check_key_weight, validate_params
+from ._sparse import canonical
 from ._typing import Float64, Integers, KernelLike, MatrixLike, Vectors
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
@@ -79,7 +80,7 @@ def log_normalizer_exact(
     array([0.69314718])
     """
     queries, keys = _queries_and_keys(queries, keys, temperature)
-    bounds = operators.row_blocks([len(queries)], 512)
+    bounds = parallel.row_blocks([len(queries)], 512)
     kernel, beta, log_weights = as_kernel(kernel), 1 / temperature, None
     if key_weight is not None:
         with np.errstate(divide="ignore"):
@@ -193,7 +194,7 @@ def attention_cross_entropy(
     """
     queries, keys = (part.astype(np.float64, copy=False) for part in _queries_and_keys(queries, keys, temperature))
     A = check_array(
-        operators.canonical(affinities, "affinities"),
+        canonical(affinities, "affinities"),
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
         input_name="affinities",
@@ -211,7 +212,7 @@ def attention_cross_entropy(
             f"walk_length={walk_length} needs square affinities, but they have shape {A.shape}. Use walk_length=1."
         )
     chosen = slice(None) if rows is None else _row_numbers(rows, len(queries))
-    P, isolated = operators.row_stochastic(sp.csr_array(A), np.float64)
+    P, isolated = affinity_matrix.row_stochastic(sp.csr_array(A), np.float64)
     occupied = keys[keys.any(axis=1)]
     queries, is_target = queries[chosen], ~isolated[chosen]
     if not (is_target.any() and len(occupied)):
@@ -220,12 +221,12 @@ def attention_cross_entropy(
             f"{np.count_nonzero(is_target)} of {len(is_target)} rows and {len(occupied)} of {len(keys)} keys are such. "
             "Pass other rows, or those that an embedding was trained on."
         )
-    affinity = operators.blocked(P, operators.row_blocks([P.shape[0]], queries.shape[1]))
+    affinity = affinity_matrix.blocked(P, parallel.row_blocks([P.shape[0]], queries.shape[1]))
     with block_runner(n_jobs) as run:
-        targets = operators.walk_targets(affinity, keys, walk_length, 1, run)
+        targets = affinity_matrix.walk_targets(affinity, keys, walk_length, 1, run)
         if rows is not None:
-            affinity = operators.blocked(P[chosen], operators.row_blocks([len(queries)], queries.shape[1]))
-        bounds, product = affinity.bounds, operators.products(affinity, targets)
+            affinity = affinity_matrix.blocked(P[chosen], parallel.row_blocks([len(queries)], queries.shape[1]))
+        bounds, product = affinity.bounds, affinity_matrix.products(affinity, targets)
         beta = 1 / temperature
 
         def loss(block: int) -> Vectors:

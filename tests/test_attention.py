@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
 from sklearn_attnembed import NormalizerEstimator, _attention, attention
-from sklearn_attnembed._core import normalizer, readout
+from sklearn_attnembed._core import linear_attention
 from sklearn_attnembed.metrics import log_normalizer_exact
 
 RNG = np.random.default_rng(0)
@@ -87,8 +87,8 @@ def test_blocks_do_not_matter(kernel, causal, monkeypatch):
     X, mask = RNG.standard_normal((130, 4)), RNG.random((130, 700)) < 0.5
     settings = {"kernel": kernel, "mask": mask, "causal": causal, "return_log_normalizer": True}
     whole = attention(X, K, V, **settings)
-    monkeypatch.setattr(normalizer, "_BLOCK_ELEMENTS", 1000)
-    monkeypatch.setattr("sklearn_attnembed._core.operators._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("sklearn_attnembed._core.normalizers.exact._BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr("sklearn_attnembed._core.parallel._BLOCK_ELEMENTS", 1)
     check(attention(X, K, V, **settings), whole)
 
 
@@ -333,13 +333,13 @@ def test_clusters_in_blocks(monkeypatch):
     settings = {"kernel": "expressive", "method": "gaussian", "n_clusters": 5, "random_state": 0}
     X = RNG.standard_normal((400, 4))
     whole = attention(X, K, V, **settings)
-    monkeypatch.setattr("sklearn_attnembed._core.operators._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("sklearn_attnembed._core.parallel._BLOCK_ELEMENTS", 1)
     assert_allclose(attention(X, K, V, **settings), whole, rtol=1e-9, atol=1e-12)
 
 
 def test_moments_are_sums():
     labels = np.arange(700) % 2
-    moments = readout.readout(K, V, labels, 2)
+    moments = linear_attention.value_moments(K, V, labels, 2)
     centred = K[labels == 1] - K[labels == 1].mean(axis=0)
     assert_allclose(moments.sums[1, 0], [*V[labels == 1].sum(axis=0), 350])
     assert_allclose(moments.sums[1, 1:5, -1], 0, atol=1e-10)

@@ -20,10 +20,10 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_attnembed import AttentionEmbedding
 from sklearn_attnembed import _embedding as embedding_module
-from sklearn_attnembed._core import operators, response, solver
-from sklearn_attnembed._core.bounds import loss_bounds
+from sklearn_attnembed._core import affinity_matrix, out_of_sample, row_minimizers, solver
 from sklearn_attnembed._core.kernels import SOFTMAX
-from sklearn_attnembed._core.normalizer import gaussian_log_mass
+from sklearn_attnembed._core.loss_bounds import loss_bounds
+from sklearn_attnembed._core.normalizers.mixture import gaussian_log_mass
 from sklearn_attnembed.datasets import make_block_model
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores
 
@@ -35,7 +35,7 @@ def embedding(affinity="precomputed", **params):
 def fitted_problem(A, **params):
     """What the solver is given of square affinities."""
     model = embedding(**params).fit(A)
-    P, isolated = operators.row_stochastic(np.asarray(A), np.float64)
+    P, isolated = affinity_matrix.row_stochastic(np.asarray(A), np.float64)
     return model._problem(A, P, isolated, np.float64)
 
 
@@ -160,7 +160,7 @@ def test_int64_indices_unsorted_duplicates_and_explicit_zeros(graph):
     ids=str,
 )
 def test_threads_change_no_bit(params, graph, monkeypatch):
-    monkeypatch.setattr("sklearn_attnembed._core.operators._BLOCK_ELEMENTS", 2**10)
+    monkeypatch.setattr("sklearn_attnembed._core.parallel._BLOCK_ELEMENTS", 2**10)
     one, two, again = (embedding(n_jobs=n_jobs, **params).fit(graph[0]) for n_jobs in (1, 2, 2))
     assert one.embedding_.tobytes() == two.embedding_.tobytes() == again.embedding_.tobytes()
     assert one.loss_curve_ == two.loss_curve_
@@ -464,7 +464,7 @@ def test_null_model_powers(graph):
 def test_walks_are_walks(graph, monkeypatch):
     """`walk_length` on P is `walk_length=1` on the average of its powers, started and damped alike."""
     monkeypatch.setattr(solver, "diffuse", lambda *args: None)
-    monkeypatch.setattr(solver, "_backlash", lambda problem: 1.0)
+    monkeypatch.setattr(solver, "_largest_overshoot", lambda problem: 1.0)
     P = graph[0].toarray() / graph[0].sum(axis=1)[:, None]
     average = (P + P @ P + P @ P @ P) / 3
     assert_allclose(embedding(walk_length=3).fit(P).embedding_, embedding().fit(average).embedding_, atol=1e-6)
@@ -616,7 +616,7 @@ def test_interruption_leaves_nothing_half_written(graph, monkeypatch):
         raise KeyboardInterrupt
 
     model = embedding()
-    monkeypatch.setattr(solver, "_next_pace", interrupt)
+    monkeypatch.setattr(solver, "_next_momentum", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(graph[0])
     assert set(vars(model)) == set(model.get_params())
@@ -625,7 +625,7 @@ def test_interruption_leaves_nothing_half_written(graph, monkeypatch):
 def test_failed_refit_leaves_the_model_as_it_was(graph, monkeypatch):
     A, _ = graph
     model = embedding().fit(A)
-    monkeypatch.setattr(response, "gaussian_response", lambda *args: 1 / 0)
+    monkeypatch.setattr(out_of_sample, "gaussian_response", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.fit(A[:50, :50])
     monkeypatch.undo()
@@ -701,11 +701,13 @@ def test_parameters_set_after_fit_wait_for_the_next_fit(affinity, digits, graph,
 def test_rows_without_affinity_cost_nothing(affinity, normalizer, graph, counts, monkeypatch):
     """The solver and the response look at the others alone, whose vectors do not depend on how many there are."""
     looked_at = []
-    gather, respond = solver._gathered, response.iterated_response
+    gather, respond = solver._gathered, row_minimizers.iterated_response
     monkeypatch.setattr(
         solver, "_gathered", lambda problem, *rest: looked_at.append(problem.sizes) or gather(problem, *rest)
     )
-    monkeypatch.setattr(response, "iterated_response", lambda C, *rest: looked_at.append(len(C)) or respond(C, *rest))
+    monkeypatch.setattr(
+        out_of_sample, "iterated_response", lambda C, *rest: looked_at.append(len(C)) or respond(C, *rest)
+    )
     small = (graph[0] if affinity == "precomputed" else sp.csr_array(counts)).tocoo()
     shape = [2000, 2000] if affinity == "precomputed" else [1500, 1000]
     kept = [np.arange(n) + 500 for n in small.shape]
@@ -745,7 +747,7 @@ def test_twins_are_one_row(graph):
     twice = np.r_[np.arange(len(A)), np.arange(0, len(A), 2)]
     model = embedding(normalizer="exact", temperature=0.1).fit(A[np.ix_(twice, twice)])
     U = model.affinity_matrix_ @ model._model.targets.astype(np.float64)
-    respond = response.responder(model._model)
+    respond = out_of_sample.out_of_sample_map(model._model)
     noise = 1e-14 * np.random.default_rng(0).standard_normal((5, *U.shape))
     for vectors in (respond(U + each) for each in noise):
         assert_array_equal(vectors[len(A) :], vectors[: len(A) : 2])

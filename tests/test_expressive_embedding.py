@@ -20,9 +20,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_attnembed import AttentionEmbedding, ExpressiveKernel
 from sklearn_attnembed._core import expressive
-from sklearn_attnembed._core.expressive import crowd, propose, pull, schedule
+from sklearn_attnembed._core.expressive import attraction_of_pairs, crowd, propose, schedule
 from sklearn_attnembed._core.kernels import EXPRESSIVE, expressive_terms, with_background
-from sklearn_attnembed._core.operators import unit_rows
+from sklearn_attnembed._core.sphere import unit_rows
 from sklearn_attnembed._core.statistics import block_statistics
 from sklearn_attnembed.datasets import make_block_model
 
@@ -180,10 +180,10 @@ def test_terms_are_derivatives(background):
 @BETAS
 def test_pull_is_minus_the_slope_of_its_loss(background, beta):
     X, Y, P, _ = rows_and_keys(0.5, 1)
-    attraction = pull(P, X, Y, beta, background)
+    attraction = attraction_of_pairs(P, X, Y, beta, background)
     s = beta * X @ Y.T
     assert_allclose(attraction.loss, -(P.toarray() * np.log(s**2 / (1 + s**2) + background)).sum(axis=1))
-    expected = slopes(lambda Z: pull(P, Z, Y, beta, background).loss, X)
+    expected = slopes(lambda Z: attraction_of_pairs(P, Z, Y, beta, background).loss, X)
     assert_allclose(-beta * attraction.force, expected, rtol=1e-5, atol=1e-6 * beta)
     assert np.all(attraction.stiffness >= 0)
 
@@ -240,7 +240,7 @@ def test_damped_step_never_raises_the_loss(background, beta, offset, n_clusters)
         others = crowd(statistics, beta, background, np.float64)
         before = np.inf
         for _ in range(8):
-            loss, X = propose(X, pull(P, X, Y, beta, background), others, 1.0)
+            loss, X = propose(X, attraction_of_pairs(P, X, Y, beta, background), others, 1.0)
             assert np.all(loss <= before + 1e-9)
             assert_allclose(np.linalg.norm(X, axis=1), 1)
             before = loss
@@ -273,7 +273,7 @@ def test_vectors_are_stationary(network, temperature):
     """No row can lower its own loss by turning a little, given the keys."""
     model = embedding(temperature=temperature).fit(network)
     P = sp.csr_array(network / network.sum(axis=1)[:, None])
-    attraction = pull(P, model.embedding_, model.key_embedding_, 1 / temperature)
+    attraction = attraction_of_pairs(P, model.embedding_, model.key_embedding_, 1 / temperature)
     others = crowd(model._model.statistics, 1 / temperature, BACKGROUND, np.float64)
     force = attraction.force - others.field(model.embedding_, slice(None))[1]
     along = np.einsum("ij,ij->i", force, model.embedding_)
@@ -346,7 +346,7 @@ def test_response_is_no_worse_than_the_key():
     P = sp.csr_array(A / A.sum(axis=1)[:, None])
     others = crowd(model._model.statistics, 1.0, BACKGROUND, np.float64)
     response, key = (
-        propose(X, pull(P, X, model.key_embedding_, 1.0), others, 1.0)[0]
+        propose(X, attraction_of_pairs(P, X, model.key_embedding_, 1.0), others, 1.0)[0]
         for X in (model.embedding_, model.key_embedding_)
     )
     assert np.all(response < key + 1e-6)
@@ -405,7 +405,7 @@ def test_scale_of_rows_does_not_matter(network, fitted):
 @pytest.mark.parametrize("affinity", ["precomputed", "bipartite"])
 @pytest.mark.parametrize("n_clusters", [1, 3])
 def test_threads_change_no_bit(affinity, n_clusters, sources, monkeypatch):
-    monkeypatch.setattr("sklearn_attnembed._core.operators._BLOCK_ELEMENTS", 2**6)
+    monkeypatch.setattr("sklearn_attnembed._core.parallel._BLOCK_ELEMENTS", 2**6)
     X = sources[affinity]
     one, two, again = (
         embedding(affinity, n_jobs=n, n_clusters=n_clusters, max_iter=15, tol=0).fit(X) for n in (1, 2, 2)

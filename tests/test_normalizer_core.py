@@ -6,14 +6,9 @@ from numpy.testing import assert_allclose
 from scipy.special import logsumexp
 
 from sklearn_attnembed._core.kernels import KERNELS
-from sklearn_attnembed._core.normalizer import (
-    Near,
-    exact_attention,
-    exact_field,
-    gaussian_field,
-    gaussian_log_mass,
-    neighbor_field,
-)
+from sklearn_attnembed._core.normalizers.exact import exact_attention, exact_field
+from sklearn_attnembed._core.normalizers.mixture import gaussian_field, gaussian_log_mass
+from sklearn_attnembed._core.normalizers.neighbors import NearKeys, neighbor_field
 from sklearn_attnembed._core.statistics import block_statistics
 
 RNG = np.random.default_rng(0)
@@ -73,7 +68,7 @@ def test_near_keys_and_all_others_are_all(n_clusters, weighted, with_self):
     labels = np.arange(len(KEYS)) % n_clusters
     statistics = block_statistics(KEYS, weights, labels, n_clusters)
     nearest = np.array([rng.choice(len(KEYS), 6, replace=False) for _ in X])
-    near = Near(nearest, [np.flatnonzero(labels == a) for a in range(n_clusters)], labels)
+    near = NearKeys(nearest, [np.flatnonzero(labels == a) for a in range(n_clusters)], labels)
     value, gradient = neighbor_field(statistics, KEYS, weights, near, 2.0, with_self)(X, ROWS)
     expected = exact_field(KEYS, weights, 2.0, with_self)(X, ROWS)
     assert_allclose(value, expected[0], atol=1e-4)
@@ -85,7 +80,7 @@ def test_near_keys_and_all_others_are_all(n_clusters, weighted, with_self):
 def test_exact_streams_over_keys(name, weighted, monkeypatch):
     """Keys in many blocks give what one sum gives, and weights count as repetitions."""
     rng = np.random.default_rng(0)
-    monkeypatch.setattr("sklearn_attnembed._core.normalizer._BLOCK_ELEMENTS", 50)
+    monkeypatch.setattr("sklearn_attnembed._core.normalizers.exact._BLOCK_ELEMENTS", 50)
     counts = rng.integers(1, 4, 80) if weighted else np.ones(80, int)
     log_weights = np.log(counts) if weighted else None
     values = rng.standard_normal((80, 3))
@@ -112,7 +107,7 @@ def test_nearest_keys_make_sharp_attention_accurate():
     errors = [np.median(np.abs(mixture - exact))]
     for n_exact in (10, 100):
         near = np.argsort(-keys @ keys.T, axis=1)[:, :n_exact]
-        look = Near(near, [np.arange(0, 400, 2)], None)
+        look = NearKeys(near, [np.arange(0, 400, 2)], None)
         log_z = neighbor_field(statistics, keys, None, look, beta)(keys, rows)[0]
         errors.append(np.median(np.abs(log_z - exact)))
     assert errors[0] > errors[1] > errors[2]

@@ -411,7 +411,7 @@ def test_new_users_get_what_is_to_their_taste(plays):
 def test_blocks_of_users_change_nothing(plays, monkeypatch):
     model = recommender().fit(plays)
     whole = model.recommend(np.tile(plays, (3, 1)), 4)
-    monkeypatch.setattr("sklearn_attnembed._core.operators._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("sklearn_attnembed._core.parallel._BLOCK_ELEMENTS", 1)
     for result, expected in zip(model.recommend(np.tile(plays, (3, 1)), 4), whole, strict=True):
         assert_allclose(result, expected)
 

@@ -5,8 +5,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
-from sklearn_attnembed._core import operators, response, solver
-from sklearn_attnembed._core.normalizer import exact_field, gaussian_field
+from sklearn_attnembed._core import row_minimizers, solver, sphere
+from sklearn_attnembed._core.normalizers.exact import exact_field
+from sklearn_attnembed._core.normalizers.mixture import gaussian_field
 from sklearn_attnembed._core.statistics import block_statistics, largest_variance
 
 RNG = np.random.default_rng(0)
@@ -23,7 +24,7 @@ def test_gaussian_response_is_the_global_minimum(strength):
     rng = np.random.default_rng(0)
     B = np.cov(rng.standard_normal((4, 30)) * np.array([[1], [2], [0.3], [0.5]])) * strength
     C = rng.standard_normal((6, 4))
-    X = response.gaussian_response(C, np.linalg.eigh(B))
+    X = row_minimizers.gaussian_response(C, np.linalg.eigh(B))
     assert_allclose(np.linalg.norm(X, axis=1), 1, rtol=1e-12)
     for c, x in zip(C, X, strict=True):
         best = on_sphere(lambda z, c=c: -c @ z + z @ B @ z / 2, 4)
@@ -33,7 +34,7 @@ def test_gaussian_response_is_the_global_minimum(strength):
 def test_gaussian_response_without_force():
     """No force, or none along the softest direction (the hard case): a unit vector all the same."""
     B = np.diag([0.1, 1.0, 2.0])
-    X = response.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), np.linalg.eigh(B))
+    X = row_minimizers.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), np.linalg.eigh(B))
     assert_allclose(np.linalg.norm(X, axis=1), 1)
     assert_allclose(np.abs(X[0]), [1, 0, 0])
     assert_allclose(np.abs(X[1]), [np.sqrt(1 - (1e-3 / 0.9) ** 2), 1e-3 / 0.9, 0])
@@ -49,12 +50,12 @@ def test_iterated_response_is_stationary(kind, beta):
     field = gaussian_field(statistics, beta) if kind == "mixture" else exact_field(keys, None, beta)
     stiffness = beta * largest_variance(statistics)
     C = rng.standard_normal((7, 4))
-    X = response.iterated_response(C, operators.unit_rows(C.copy()), field, stiffness)
+    X = row_minimizers.iterated_response(C, sphere.unit_rows(C.copy()), field, stiffness)
     force = C - field(X, slice(None))[1]
     tangent = force - np.einsum("ij,ij->i", force, X)[:, None] * X
     assert np.abs(tangent).max() < 1e-8
     alone = np.vstack(
-        [response.iterated_response(c, operators.unit_rows(c.copy()), field, stiffness) for c in C[:, None]]
+        [row_minimizers.iterated_response(c, sphere.unit_rows(c.copy()), field, stiffness) for c in C[:, None]]
     )
     assert_allclose(alone, X, atol=1e-8)
 
@@ -72,7 +73,7 @@ def test_rotation_is_found():
 
 def test_gradient_step_turns_by_its_rate():
     rng = np.random.default_rng(0)
-    Y = operators.unit_rows(rng.standard_normal((10, 6)))
+    Y = sphere.unit_rows(rng.standard_normal((10, 6)))
     new = solver._gradient_step(0.6)(Y, rng.standard_normal((10, 6)), None)
     assert_allclose(np.linalg.norm(new, axis=1), 1)
     assert_allclose(np.einsum("ij,ij->i", new, Y), 0.8)
@@ -86,7 +87,10 @@ def test_settled_needs_a_flat_stretch():
 
 def test_damping_is_no_less_than_walks_can_swing():
     """One step can have an eigenvalue of -1, longer averages cannot."""
-    floors = [solver._backlash(type("Problem", (), {"sizes": [5], "walk_length": length})) for length in (1, 2, 3, 10)]
+    floors = [
+        solver._largest_overshoot(type("Problem", (), {"sizes": [5], "walk_length": length}))
+        for length in (1, 2, 3, 10)
+    ]
     assert floors[0] == 1
     assert np.all(np.diff(floors) < 0)
     assert_allclose(floors[1], 1.2 * 0.5625, rtol=1e-4)

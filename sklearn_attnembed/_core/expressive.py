@@ -12,25 +12,35 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .kernels import EXPRESSIVE, Array, Integers, Kernel, expressive_terms, with_background
-from .normalizer import Field, gaussian_field
-from .operators import momentum, unit_rows
+from .kernels import EXPRESSIVE, Kernel, expressive_terms, with_background
+from .normalizers.mixture import gaussian_field
+from .out_of_sample import Model
 from .parallel import Runner
-from .problem import Look, Problem, Strategy, look_up
-from .response import Model
-from .solver import BlockKeys, Report, Solution, all_keys, block_keys, has_settled, uniform_loss
+from .problem import KeyIndex, Problem, Strategy, build_key_index
+from .solver import BlockKeys, Report, Solution, all_keys, block_keys, has_settled, momentum, uniform_loss
+from .sphere import unit_rows
 from .statistics import KeyStatistics, group_sums, largest_variance, pool
+from .types import Array, Field, Integers
 
 # Background at first, when the optimum is found, and at last; f itself is below 1.
 _FIRST, _FOUND, LAST_BACKGROUND = 1.0, 0.2, 0.01
+
+
 # Share of the iterations that it fades for, and share of these until the optimum is found.
 _FADE, _SEARCH = 0.8, 0.85
+
+
 # Damping, of what would be safe, while the optimum is searched: with more, nothing is found in this time.
 _BOLD = 0.25
+
+
 # Elements of gathered vectors: 4 MB in float64.
 _PAIR_ELEMENTS = 2**19
 
+
 MODEL = with_background(EXPRESSIVE, LAST_BACKGROUND)
+
+
 # log f at its lowest, which is at a score of zero, there, and at its highest.
 LOG_F = (float(np.log(LAST_BACKGROUND)), float(np.log(LAST_BACKGROUND)), float(np.log(1 + LAST_BACKGROUND)))
 
@@ -63,7 +73,7 @@ def _times(piece: Any, factors: Array) -> Any:
     return sp.csr_array((piece.data * factors, piece.indices, piece.indptr), piece.shape)
 
 
-class Pull(NamedTuple):
+class Attraction(NamedTuple):
     """Attraction of a block of rows: its loss, minus its gradient / beta, and a bound of its curvature / beta."""
 
     loss: Array
@@ -71,7 +81,7 @@ class Pull(NamedTuple):
     stiffness: Array
 
 
-def pull(piece: Any, X: Array, Y: Array, beta: float, background: float = LAST_BACKGROUND) -> Pull:
+def attraction_of_pairs(piece: Any, X: Array, Y: Array, beta: float, background: float = LAST_BACKGROUND) -> Attraction:
     """-sum_j P_ij log (f(s_ij) + background) of every row, and what it does."""
     rows, scores = pair_scores(piece, X, Y)
     log_f, slope, curvature = expressive_terms(beta * scores, background)
@@ -79,27 +89,27 @@ def pull(piece: Any, X: Array, Y: Array, beta: float, background: float = LAST_B
         group_sums(rows, piece.data * part, len(X)) for part in (-log_f, beta * np.maximum(-curvature, 0))
     )
     slope = slope.astype(Y.dtype, copy=False)  # or the product would make a copy of all of Y
-    return Pull(loss, _times(piece, slope) @ Y, stiffness)
+    return Attraction(loss, _times(piece, slope) @ Y, stiffness)
 
 
-class Crowd(NamedTuple):
+class Repulsion(NamedTuple):
     """What pushes: log Z with its gradient, and how stiff it is at most where log Z = 0."""
 
     field: Field
     log_stiffness: float
 
 
-def crowd(statistics: KeyStatistics, beta: float, background: float, dtype: Any) -> Crowd:
+def crowd(statistics: KeyStatistics, beta: float, background: float, dtype: Any) -> Repulsion:
     """The keys of one group as a crowd; f'' is nowhere above 2."""
     kernel: Kernel = with_background(EXPRESSIVE, background)
     center = pool(statistics)
     second_moment = largest_variance(center) + float(center.mean[0] @ center.mean[0])
-    return Crowd(
+    return Repulsion(
         gaussian_field(statistics, beta, kernel, dtype), float(np.log(2 * beta * center.weight[0] * second_moment))
     )
 
 
-def propose(X: Array, attraction: Pull, others: Crowd, damping: float) -> tuple[Array, Array]:
+def propose(X: Array, attraction: Attraction, others: Repulsion, damping: float) -> tuple[Array, Array]:
     """Loss of every row, and where the fixed point sends it, with so much of the damping that is safe."""
     log_z, push = others.field(X, slice(None))
     stiffness = damping * (attraction.stiffness + np.exp(others.log_stiffness - log_z))
@@ -124,9 +134,9 @@ class Candidate:
         self.cluster: BlockKeys = partial(block_keys, problem)
         self.keys = all_keys(problem, Y, self.cluster, run)
 
-    def look(self, strategy: Strategy, iteration: int) -> Look:
+    def look(self, strategy: Strategy, iteration: int) -> KeyIndex:
         """Find clusters."""
-        look = look_up(self.problem, self.at, strategy, None, iteration, self.run)
+        look = build_key_index(self.problem, self.at, strategy, None, iteration, self.run)
         self.cluster = partial(block_keys, self.problem, labels=look.labels, n_clusters=strategy.n_clusters)
         self.keys = all_keys(self.problem, self.at, self.cluster, self.run)
         return look
@@ -141,7 +151,7 @@ class Candidate:
             def one(block: int) -> tuple[float, float]:
                 rows = problem.affinity.bounds[block]
                 X = self.at[rows]
-                attraction = pull(pieces[block], X, self.at, problem.beta, background)
+                attraction = attraction_of_pairs(pieces[block], X, self.at, problem.beta, background)
                 losses, proposal = propose(X, attraction, others, damping)  # noqa: B023, run right away
                 following[rows], self.age[rows], moves = advance(X, self.last[rows], self.age[rows], proposal)
                 self.last[rows] = proposal
@@ -184,7 +194,7 @@ def solve(
         starts += _further_starts(Y, strategy.seed, n_init)
     candidates = [Candidate(problem, start, run) for start in starts]
     following, best = np.empty_like(Y), candidates[0]
-    look: Look | None = None
+    look: KeyIndex | None = None
     losses: list[float] = []
     displacement, converged = np.inf, False
 
@@ -219,7 +229,6 @@ def _further_starts(Y: Array, seed: int, n_init: int) -> list[Array]:
     return [unit_rows(Z) for Z in generator.standard_normal(shape, np.float32).astype(Y.dtype)]
 
 
-# Out of sample ---------------------------------------------------------------------------------------
 def respond(piece: Any, model: Model, *, tol: float = 1e-7, max_iter: int = 300) -> Array:
     """Unit vectors of rows with affinities `piece`, given the keys alone: each row for itself, as in `solve`."""
     Y = model.targets.astype(np.float64, copy=False)
@@ -231,7 +240,7 @@ def respond(piece: Any, model: Model, *, tol: float = 1e-7, max_iter: int = 300)
         background = fading[iteration] if iteration < len(fading) else LAST_BACKGROUND
         if iteration <= len(fading):
             others = crowd(model.statistics, model.beta, background, np.float64)
-        proposal = propose(X[rows], pull(piece, X[rows], Y, model.beta, background), others, 1.0)[1]
+        proposal = propose(X[rows], attraction_of_pairs(piece, X[rows], Y, model.beta, background), others, 1.0)[1]
         X[rows], age[rows], moved = advance(X[rows], last[rows], age[rows], proposal)
         last[rows] = proposal
         going = moved > tol**2

@@ -4,26 +4,29 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import wofz
 
-Array = NDArray[np.floating]
-Complex = NDArray[np.complexfloating]
-Integers = NDArray[np.integer]
-Mask = NDArray[np.bool_]
-# Some rows of an array: by number, or lying together.
-Rows = Integers | slice
+from .types import Array, Complex
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+
+
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
 
 # Below this variance the quadrature is exact to machine precision for the expressive kernel (its poles, at
 # +-i, are far away in units of the standard deviation) and, unlike the closed form, it does not cancel.
 _SMALL_VARIANCE = 0.1
+
+
 # Likewise below this part of the squared mean, where the poles are far because zero is.
 _FAR = 1e-3
+
+
 # Queries, keys and scores below this have squares, and sums of squares, that do not overflow.
 _LARGEST = 1e105
+
+
 # Least standard deviation, relative to the mean, over which the derivatives of a callable are taken.
 _NARROWEST = 1e-5
 
@@ -74,12 +77,10 @@ def _quadrature(f: Callable[[Array], Array], m: Array, v: Array) -> Array:
     return sum(values, np.zeros(()))
 
 
-# softmax: f(s) = exp(s) ------------------------------------------------------------------------------
 def _softmax_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
     return np.ones_like(m), np.full_like(m, 0.5)
 
 
-# squared: f(s) = s^2 ---------------------------------------------------------------------------------
 def _squared_expectation(m: Array, v: Array) -> Array:
     return 2 * _log(np.hypot(m, np.sqrt(v)))  # not of m^2 + v, which vanishes long before m does
 
@@ -89,7 +90,6 @@ def _squared_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
     return 2 * m / total, 1 / total
 
 
-# expressive: f(s) = s^2 / (1 + s^2) = 1 - 1 / (1 + s^2), [G] -----------------------------------------
 def _expressive_log_value(s: Array) -> Array:
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         return -np.log1p(1 / np.square(s))
@@ -157,8 +157,13 @@ def _expressive_derivatives(m: Array, v: Array) -> tuple[Array, Array]:
 
 
 SOFTMAX = Kernel("softmax", lambda s: s, lambda m, v: m + v / 2, _softmax_derivatives)
+
+
 SQUARED = Kernel("squared", lambda s: 2 * _log(np.abs(s)), _squared_expectation, _squared_derivatives)
+
+
 EXPRESSIVE = Kernel("expressive", _expressive_log_value, _expressive_expectation, _expressive_derivatives)
+
 
 KERNELS = {kernel.name: kernel for kernel in (SOFTMAX, SQUARED, EXPRESSIVE)}
 
@@ -185,7 +190,6 @@ def with_background(kernel: Kernel, background: float) -> Kernel:
     return Kernel(kernel.name, lambda s: np.log(np.exp(kernel.log_value(s)) + background), log_expectation, derivatives)
 
 
-# Any function f --------------------------------------------------------------------------------------
 def _from_callable(f: Callable[[Array], Array]) -> Kernel:
     """The kernel of any non-negative function, its expectations by quadrature."""
 

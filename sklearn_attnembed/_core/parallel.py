@@ -2,23 +2,45 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import pairwise
 from multiprocessing import current_process
 from threading import RLock, current_thread, get_ident, main_thread
 from typing import Any
 
+import numpy as np
 from joblib.parallel import get_active_backend
 from threadpoolctl import ThreadpoolController
 
+# Elements of one block of embedding rows: about 1 MB in float32.
+_BLOCK_ELEMENTS = 2**18
+
+
+def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
+    """Cut groups of rows, lying one after the other, into blocks of next to equal size that straddle no group."""
+    most = int(np.clip(_BLOCK_ELEMENTS // max(int(width), 1), 64, 8192))
+    blocks, start = [], 0
+    for size in sizes:
+        cuts = start + np.linspace(0, size, -(-size // most) + 1).astype(int) if size else [start]
+        blocks += [slice(int(a), int(b)) for a, b in pairwise(cuts)]
+        start += size
+    return blocks
+
+
 Runner = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
+
 
 # Held by whoever reads or writes these two, and whoever forks.
 _lock = RLock()
+
+
 # The threads inside `_one_thread_each`, once for each time that they entered it.
 _inside: list[int] = []
+
+
 # The libraries that these keep to one thread, by file, and how many threads they had before.
 _limited: dict[str, tuple[Any, int]] = {}
 

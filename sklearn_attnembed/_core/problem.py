@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cells import Cells, build_cells, nearest_keys
-from .kernels import Array, Integers
-from .normalizer import Near
-from .operators import Affinity
+from .affinity_matrix import Affinity
+from .inverted_index import Cells, build_cells, nearest_keys
+from .normalizers.neighbors import NearKeys
 from .parallel import Runner
 from .statistics import KeyStatistics
+from .types import Array, Integers
 
 # Keys of the sample that stands for those not near; of each cluster, so many at least.
 _SAMPLE, _CLUSTER_SAMPLE = 256, 64
@@ -104,7 +104,7 @@ class Strategy(NamedTuple):
         return self.normalizer == "gaussian" and self.n_clusters == 1
 
 
-class Look(NamedTuple):
+class KeyIndex(NamedTuple):
     """What was looked up of the vectors, and goes stale as they move.
 
     Attributes
@@ -116,10 +116,12 @@ class Look(NamedTuple):
     """
 
     labels: Integers | None
-    near: list[Near | None]
+    near: list[NearKeys | None]
 
 
-def look_up(problem: Problem, Y: Array, strategy: Strategy, before: Look | None, round: int, run: Runner) -> Look:
+def build_key_index(
+    problem: Problem, Y: Array, strategy: Strategy, before: KeyIndex | None, round: int, run: Runner
+) -> KeyIndex:
     """Clusters, near keys and samples of the vectors as they are now."""
     labels = None
     if strategy.n_clusters > 1:
@@ -127,14 +129,14 @@ def look_up(problem: Problem, Y: Array, strategy: Strategy, before: Look | None,
         for group in range(len(problem.sizes)):
             rows = problem.group_rows(group)
             labels[rows] = strategy.partition(Y[rows])
-    near: list[Near | None] = [None] * len(problem.sizes)
+    near: list[NearKeys | None] = [None] * len(problem.sizes)
     if strategy.normalizer == "neighbors":
         for group, key_group in enumerate(problem.key_group):
             last = None if before is None else before.near[group]
             known = None if last is None else last.nearest
             keys = problem.group_numbers(key_group)
-            near[group] = look_near(Y[problem.group_rows(group)], Y, keys, labels, strategy, known, round, run)
-    return Look(labels, near)
+            near[group] = find_near_keys(Y[problem.group_rows(group)], Y, keys, labels, strategy, known, round, run)
+    return KeyIndex(labels, near)
 
 
 def cells_of_all(keys: Array, active: Integers, strategy: Strategy, round: int, run: Runner) -> Cells:
@@ -143,7 +145,7 @@ def cells_of_all(keys: Array, active: Integers, strategy: Strategy, round: int, 
     return build_cells(keys, active, labels, lambda points, k: strategy.centers(points, k, round), run)
 
 
-def look_near(
+def find_near_keys(
     X: Array,
     keys: Array,
     active: Integers,
@@ -152,7 +154,7 @@ def look_near(
     known: Integers | None,
     round: int,
     run: Runner,
-) -> Near | None:
+) -> NearKeys | None:
     """Near keys of the queries and the sample of the others; None if there are too few keys for others."""
     if len(active) <= strategy.n_exact + _SAMPLE:
         return None
@@ -163,4 +165,4 @@ def look_near(
     wanted = max(_SAMPLE // strategy.n_clusters, _CLUSTER_SAMPLE)
     members = [active[all_labels[active] == a] for a in range(strategy.n_clusters)]
     sample = [np.sort(generator.choice(m, min(wanted, len(m)), replace=False)) for m in members]
-    return Near(nearest, sample, labels)
+    return NearKeys(nearest, sample, labels)

@@ -2,35 +2,57 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .kernels import Array, Integers
-from .normalizer import Field, Near, exact_field, gaussian_field, neighbor_field
-from .operators import additions, momentum, multiply, products, unit_rows, walk_targets
+from .affinity_matrix import additions, multiply, products, walk_targets
+from .normalizers.exact import exact_field
+from .normalizers.mixture import gaussian_field
+from .normalizers.neighbors import NearKeys, neighbor_field
+from .out_of_sample import Model, fingerprint
 from .parallel import Runner
-from .problem import Keys, Look, Problem, Strategy, cells_of_all, look_up
-from .response import Model, fingerprint
+from .problem import KeyIndex, Keys, Problem, Strategy, build_key_index, cells_of_all
+from .sphere import unit_rows
 from .statistics import KeyStatistics, block_statistics, largest_variance, merge, sphere_statistics
+from .types import Array, Field, Integers
+
+
+def momentum(age: Any) -> Any:
+    """Nesterov's momentum, so many steps after the restart, up to 0.9."""
+    return np.minimum((age + 1) / (age + 3), 0.9)
+
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
 # triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
 _STIFFNESS = 2.5
+
+
 # First rate of the paper's gradient steps, [DB].
 _FIRST_RATE = 0.85
+
+
 # Cluster labels, lists of nearest keys and samples are renewed so many iterations after the first: each renewal
 # changes the objective a little, and only a fixed one can be converged on.
 _RENEWALS = (0, 4, 10)
+
+
 # Iterations with one Gaussian, before anything is looked up, at most.
 _FIRST_STAGE = 10
+
+
 # Share of noise in the smoothed first vectors: what is alike in the graph is not yet alike.
 _GRAIN = np.float32(0.1)
+
+
 # Iterations that the loss has to be flat for.
 _PATIENCE = 2
 
+
 # `block_keys` of one problem and its clusters.
 BlockKeys = Callable[[slice, Array], Keys]
+
+
 # A field of rows that lie together.
 BlockField = Callable[[Array, slice], tuple[Array, Array]]
 
@@ -40,7 +62,7 @@ class Solution(NamedTuple):
 
     vectors: Array
     keys: list[Keys]
-    look: Look | None
+    look: KeyIndex | None
     losses: list[float]
     displacement: float
     converged: bool
@@ -50,7 +72,6 @@ class Solution(NamedTuple):
 Report = Callable[[int, float, float, Callable[[], Solution]], bool]
 
 
-# Key statistics of the whole -------------------------------------------------------------------------
 def block_keys(problem: Problem, rows: slice, Y: Array, labels: Integers | None = None, n_clusters: int = 1) -> Keys:
     """Statistics and share of the null mean of one block of new keys."""
     weights = None if problem.weight is None else problem.weight[rows]
@@ -79,7 +100,7 @@ def all_keys(problem: Problem, Y: Array, cluster: BlockKeys, run: Runner) -> lis
 
 
 def fields(
-    problem: Problem, Y: Array, keys: list[Keys], strategy: Strategy, look: Look | None
+    problem: Problem, Y: Array, keys: list[Keys], strategy: Strategy, look: KeyIndex | None
 ) -> "list[BlockField | Force]":
     """The field that each group's rows feel: that of its keys."""
     out: list[BlockField | Force] = []
@@ -129,8 +150,7 @@ def diffuse(problem: Problem, Y: Array, spare: Array, out: Array, run: Runner) -
         pass
 
 
-# The sweep -------------------------------------------------------------------------------------------
-class Swept(NamedTuple):
+class SweepSums(NamedTuple):
     """What a block, or a sum of blocks, brings back."""
 
     loss: float
@@ -181,7 +201,7 @@ def _sweep(
     cluster: BlockKeys,
     with_torque: bool,
     run: Runner,
-) -> Swept:
+) -> SweepSums:
     """One pass over all blocks: read `current`, write `following`, renew `last`, gather everything else.
 
     Block by block and in place, so that a block stays in the cache and nothing of full size is made.
@@ -197,7 +217,7 @@ def _sweep(
         for group_keys, field in zip(keys, group_fields, strict=True)
     ]
 
-    def one(block: int) -> Swept:
+    def one(block: int) -> SweepSums:
         rows, group = problem.affinity.bounds[block], problem.group[block]
         Y, back, new = current[rows], last[rows], following[rows]
         direction = np.empty_like(Y)
@@ -208,7 +228,7 @@ def _sweep(
         back -= proposal
         unit_rows(np.add(np.multiply(back, -push, out=new), proposal, out=new))
         moved = np.subtract(proposal, Y, out=direction)
-        swept = Swept(
+        swept = SweepSums(
             log_z - gain,
             float(np.vdot(moved, moved)),
             float(np.vdot(moved, back)),
@@ -221,7 +241,7 @@ def _sweep(
     return _gathered(problem, run(one, range(len(problem.affinity.bounds))), d)
 
 
-def _gathered(problem: Problem, parts: Iterable[Swept], d: int) -> Swept:
+def _gathered(problem: Problem, parts: Iterable[SweepSums], d: int) -> SweepSums:
     """Blocks taken together, in their order and as they come."""
     loss = displacement = turn = 0.0
     torque = np.zeros((d, d))
@@ -237,7 +257,7 @@ def _gathered(problem: Problem, parts: Iterable[Swept], d: int) -> Swept:
 
     new_keys = _merge_keys(problem, block_keys())
     n = sum(problem.sizes)
-    return Swept(loss / n, float(np.sqrt(displacement / n)), turn, torque, new_keys)
+    return SweepSums(loss / n, float(np.sqrt(displacement / n)), turn, torque, new_keys)
 
 
 def _second_moment(keys: list[Keys]) -> Array:
@@ -287,7 +307,7 @@ def _gradient_step(rate: float) -> Step:
     return step
 
 
-class Pace(NamedTuple):
+class MomentumState(NamedTuple):
     """How the accelerated solver goes on: iterations since the restart, caution about the step, the rotation."""
 
     age: int
@@ -296,17 +316,19 @@ class Pace(NamedTuple):
     rotation: Array
 
 
-def _next_pace(pace: Pace, swept: Swept, damping: float, keys: list[Keys], with_torque: bool) -> Pace:
+def _next_momentum(
+    pace: MomentumState, swept: SweepSums, damping: float, keys: list[Keys], with_torque: bool
+) -> MomentumState:
     """Restart where the step turned back, shorten it if that happens twice in a row, learn the rotation."""
     is_restart = swept.turn > 0
     caution = pace.caution * (1.5 if is_restart and pace.is_restart else 1)
     rotation = pace.rotation
     if with_torque:
         rotation = rotation + damping * _rotation(swept.torque, _second_moment(keys))
-    return Pace(0 if is_restart else pace.age + 1, is_restart, caution, rotation)
+    return MomentumState(0 if is_restart else pace.age + 1, is_restart, caution, rotation)
 
 
-def _backlash(problem: Problem) -> float:
+def _largest_overshoot(problem: Problem) -> float:
     """How negative an eigenvalue of the walk average can be, with a fifth to spare: damping is never less.
 
     Powers of a row-stochastic P have eigenvalues in the unit disc: -1 at the worst, for one step. Averages over
@@ -336,7 +358,7 @@ def uniform_loss(keys: list[Keys]) -> float:
     return float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))
 
 
-class Course:
+class StoppingRule:
     """When to look things up, and when to stop.
 
     Whatever has to be looked up is left to a second stage: one Gaussian leads most of the way at a fraction of the
@@ -398,9 +420,9 @@ def solve(
         np.copyto(last, current)
     cluster = partial(block_keys, problem)
     keys = all_keys(problem, current, cluster, run)
-    is_gradient, backlash = solver == "gradient", _backlash(problem)
-    course = Course(strategy, max_iter, tol, is_gradient, uniform_loss(keys) if warm else None)
-    pace = Pace(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
+    is_gradient, backlash = solver == "gradient", _largest_overshoot(problem)
+    course = StoppingRule(strategy, max_iter, tol, is_gradient, uniform_loss(keys) if warm else None)
+    pace = MomentumState(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
     lowest, look, converged = np.inf, None, False
 
     def so_far() -> Solution:
@@ -410,10 +432,10 @@ def solve(
         begin()
         is_renewal, is_third = course.is_renewal(), iteration % 3 == 0
         if is_renewal:
-            look = look_up(problem, current, strategy, look, iteration, run)
+            look = build_key_index(problem, current, strategy, look, iteration, run)
             cluster = partial(block_keys, problem, labels=look.labels, n_clusters=strategy.n_clusters)
             keys = all_keys(problem, current, cluster, run)
-            pace, lowest = Pace(0, False, 1.0, pace.rotation), np.inf
+            pace, lowest = MomentumState(0, False, 1.0, pace.rotation), np.inf
         if is_third or is_renewal:  # eigenvalues change slowly, and cost as much as a sweep of few rows
             stiffness = problem.beta * max(largest_variance(group.statistics) for group in keys)
         damping = pace.caution * (_floor(backlash, keys) + _STIFFNESS * stiffness)
@@ -423,7 +445,7 @@ def solve(
         group_fields = fields(problem, current, keys, strategy, look)
         buffers, with_torque = (current, last, following, spare), is_third and not is_gradient
         swept = _sweep(problem, buffers, keys, group_fields, step, push, cluster, with_torque, run)
-        pace = _next_pace(pace, swept, damping, keys, with_torque)
+        pace = _next_momentum(pace, swept, damping, keys, with_torque)
         current, following, keys = following, current, swept.keys
         course.losses.append(swept.loss)
         course.displacement = swept.displacement
@@ -465,5 +487,5 @@ def model(problem: Problem, solution: Solution, strategy: Strategy, targets: Arr
     sample = [members - rows.start for members in near.sample]
     cells = cells_of_all(keys, np.arange(len(keys)), strategy, 0, run)
     return known._replace(
-        n_exact=strategy.n_exact, cells=cells, near=Near(np.zeros((0, strategy.n_exact), np.int32), sample, labels)
+        n_exact=strategy.n_exact, cells=cells, near=NearKeys(np.zeros((0, strategy.n_exact), np.int32), sample, labels)
     )

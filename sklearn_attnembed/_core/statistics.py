@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import Array, Integers
+from .types import Array, Integers
 
 
 class KeyStatistics(NamedTuple):

@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import gen_batches
 
-from .._core.operators import canonical
 from .._sklearn import Interval, StrOptions, check_array, validate_params
+from .._sparse import canonical
 from .._typing import Float64, SparseMatrix, Weighting
 
 # Weight of neighbors that all lie at the edge of the neighborhood, and of the last one for "uniform": it is so small

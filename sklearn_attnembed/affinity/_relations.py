@@ -7,8 +7,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from .._core.operators import canonical, compact, row_stochastic
+from .._core.affinity_matrix import row_stochastic
 from .._sklearn import Interval, check_array, validate_params
+from .._sparse import canonical, compact
 from .._typing import Float64, Graph, Integers, Labels, MatrixLike, Table
 
 

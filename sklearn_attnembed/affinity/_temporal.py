@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from sklearn.preprocessing import normalize
 
-from .._core.operators import compact
 from .._sklearn import Interval, StrOptions, check_array, validate_params
+from .._sparse import compact
 from .._typing import Float64, Integers, Labels, Table, Vectors
 from ._relations import _check_weights, _codes, _is_frame, read_weights
 

@@ -14,9 +14,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import CountVectorizer
 
-from .._core.operators import compact
 from .._core.parallel import n_threads
 from .._sklearn import Interval, StrOptions, validate_params
+from .._sparse import compact
 from .._typing import Analyzer, Documents, Float64
 
 # Words that are counted at a time, and kept in memory before they go to a temporary file: 4 bytes each.

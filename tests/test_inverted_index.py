@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklearn_attnembed._core.cells import build_cells, nearest_keys
+from sklearn_attnembed._core.inverted_index import build_cells, nearest_keys
 from sklearn_attnembed._core.parallel import block_runner
 from sklearn_attnembed._sklearn import cluster_centers
 

@@ -10,19 +10,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import Array, Integers, Kernel, Mask, _log
 from .parallel import Runner
-from .survey import Census, rounded
+from .sampling import rounded
+from .types import Array, Integers
 
 Cluster = Callable[[Array, int], Array]
 
+
 # Keys in a cell, up to _LARGE keys; beyond that cells grow with the square root, as their number does.
 _CELL = 256
+
+
 _LARGE = 2**16
+
+
 # Keys of each cell that its center is found from.
 _PER_CELL = 32
+
+
 # Share of the keys that are looked at again where lists are known.
 _AGAIN = 0.25
+
+
 # Rows assigned at once; pairs of query and cell held at once; elements of a temporary block.
 _ROWS, _PAIRS, _BLOCK_ELEMENTS = 4096, 2**17, 2**18
 
@@ -91,72 +100,16 @@ def cells_of(cells: Cells, keys: Integers) -> Integers:
     return cell[keys]
 
 
-def reach(n_exact: int) -> float:
+def n_keys_scanned(n_exact: int) -> float:
     """How many keys a query sums for its `n_exact` nearest to be among them nine times out of ten."""
     return float(max(512 * n_exact**0.5, 2 * n_exact))
 
 
 def query_rows(n: int, cells: Cells, n_exact: int) -> int:
     """How many of `n` queries to take at once: many, for a cell's keys are gathered once for all of them."""
-    n_probed = min(reach(n_exact) / len(cells.order), 1.0) * len(cells.centers)
+    n_probed = min(n_keys_scanned(n_exact) / len(cells.order), 1.0) * len(cells.centers)
     most = max(_PAIRS // n_probed, 1024)
     return max(-(-n // (8 * int(np.ceil(n / (8 * most))))), 1024)  # eighths, so that threads end together
-
-
-def probe(X: Array, cells: Cells, n_exact: int, kernel: Kernel, beta: float) -> Mask:
-    """The cells that each query sums; ndarray of bool of shape (n, n_cells)."""
-    sizes = np.diff(cells.starts)
-    wanted = reach(n_exact)
-    probed = np.zeros((len(X), len(sizes)), bool)
-    if wanted >= sizes.sum():
-        probed[:] = True
-        return probed
-    # Twice the cells of mean size hold enough, or next to enough.
-    n_first = min(int(np.ceil(2 * wanted / sizes.mean())), len(sizes))
-    for start in range(0, len(X), _ROWS):
-        rank = -kernel.log_value(beta * (X[start : start + _ROWS] @ cells.centers.T))
-        first = np.argpartition(rank, n_first - 1, axis=1)[:, :n_first]
-        order = np.argsort(np.take_along_axis(rank, first, axis=1), axis=1, kind="stable")
-        first = np.take_along_axis(first, order, axis=1)
-        before = np.cumsum(sizes[first], axis=1) - sizes[first] / 2
-        before[:, 0] = 0
-        np.put_along_axis(probed[start : start + _ROWS], first, before < wanted, axis=1)
-    return probed
-
-
-def cell_census(
-    X: Array,
-    keys: Array,
-    log_weights: Array | None,
-    cells: Cells,
-    probed: Mask,
-    kernel: Kernel,
-    beta: float,
-    mean: Array,
-) -> Census:
-    """Sums over the keys of the probed cells; no key of the sample is known to be among them yet."""
-    n, log_mass = len(X), np.full(len(X), -np.inf)
-    count, first, second = np.zeros((3, *mean.shape))
-    owner, asking = np.nonzero(probed.T)
-    ends = np.searchsorted(owner, np.arange(len(cells.centers) + 1))
-    for c in np.unique(owner):
-        a, members = cells.cluster[c], cells.order[cells.starts[c] : cells.starts[c + 1]]
-        Y, log_w = keys[members], 0.0 if log_weights is None else log_weights[members]
-        weights = np.broadcast_to(np.exp(log_w), len(members))
-        step = max(_BLOCK_ELEMENTS // len(members), 1)
-        for start in range(ends[c], ends[c + 1], step):
-            rows = asking[start : min(start + step, ends[c + 1])]
-            scores = beta * (X[rows] @ Y.T)
-            log_f = kernel.log_value(scores) + log_w
-            top = np.maximum(log_mass[rows], log_f.max(axis=1))
-            shift = np.where(np.isfinite(top), top, 0)
-            total = np.exp(log_mass[rows] - shift) + np.exp(log_f - shift[:, None]).sum(axis=1)
-            log_mass[rows] = shift + _log(total)
-            scores -= mean[rows, a][:, None]
-            count[rows, a] += weights.sum()
-            first[rows, a] += scores @ weights
-            second[rows, a] += np.square(scores, out=scores) @ weights
-    return Census(log_mass, count, first, second, np.zeros((n, 0), bool))
 
 
 def nearest_keys(
@@ -167,7 +120,7 @@ def nearest_keys(
     Queries that are nearest to the same center look at the same cells, so a cell is one dense product. `known` are
     lists found before, by other cells: the better of both is kept, and fewer cells are looked at.
     """
-    wanted = max(reach(n_exact) * (1 if known is None else _AGAIN), n_exact)
+    wanted = max(n_keys_scanned(n_exact) * (1 if known is None else _AGAIN), n_exact)
     sizes, centers = np.diff(cells.starts), cells.centers.astype(X.dtype, copy=False)
     blocks = [slice(i, i + _ROWS) for i in range(0, len(X), _ROWS)]
     center = np.concatenate(list(run(lambda block: nearest_center(X[blocks[block]], centers), range(len(blocks)))))

@@ -4,128 +4,23 @@ The sample is drawn by a hash of what the keys are, not of where they stand: wha
 precision, the same keys make the same sample, and the samples of two sets of keys merge into that of their union.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .kernels import Array, Integers, Kernel, Mask
-from .statistics import group_sums
+from ..kernels import Kernel
+from ..sampling import _TINY, KeySample
+from ..types import Array, Hashes, Integers, Mask
 
-Marks = NDArray[np.uint64]
-# Which keys there are, by sorted marks, and their weights; in a few parts.
-Ledger = list[tuple[Marks, Array]]
-
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 # A standard deviation of scores below this part of their size is rounding.
 _ROUNDING = 1e-12
-_TINY = np.finfo(np.float64).tiny
+
+
 # Keys that tell a kurtosis: so many are enough, fewer than so many are not.
 _TAIL_KEYS, _FEW = 2000, 50
 
 
-# Drawing ---------------------------------------------------------------------------------------------
-def rounded(X: Array) -> Array:
-    """float64 with the 24 significant bits of float32: equal for the same numbers in either precision."""
-    bits = np.array(X, dtype=np.float64, order="C").view(np.uint64)
-    bits += np.uint64(1 << 28)
-    bits &= np.uint64(0xFFFFFFFFE0000000)
-    return bits.view(np.float64)
-
-
-def _mix(h: Marks) -> Marks:
-    """A bijection of 64 bits in which every input bit moves half of the output bits (splitmix64's finaliser)."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
-
-
-def key_marks(X: Array) -> Marks:
-    """A 64-bit hash of each row, the same in float32 and float64."""
-    bits = (rounded(X) + 0.0).view(np.uint64)  # + 0.0: -0.0 and 0.0 are one number
-    columns = _mix(np.arange(1, X.shape[1] + 1, dtype=np.uint64) * _SPREAD)
-    return _mix((_mix(bits ^ columns) * _SPREAD).sum(axis=1, dtype=np.uint64))
-
-
-class KeySample(NamedTuple):
-    """Distinct keys drawn with probability in proportion to their weight, in the order they are drawn.
-
-    A key of weight w waits an exponential time of mean 1 / w; those first served are the sample.
-
-    Attributes
-    ----------
-    keys : ndarray of shape (s, d), float64
-    weight : ndarray of shape (s,)
-        Total weight of the key, over all its copies.
-    marks : ndarray of uint64 of shape (s,)
-    waiting : ndarray of shape (s,)
-        Exponential of mean 1, to be divided by the weight.
-    rows : ndarray of int of shape (s,)
-        Where a key, or one of its copies, stood among those it was drawn from.
-    labels, cells : ndarray of int of shape (s,)
-        Clusters, and cells where there are any.
-    """
-
-    keys: Array
-    weight: Array
-    marks: Marks
-    waiting: Array
-    rows: Integers
-    labels: Integers
-    cells: Integers
-
-
-def _time(waiting: Any, weight: Any) -> Any:
-    """When keys are served; never, where the weight is next to nothing."""
-    with np.errstate(over="ignore"):
-        return waiting / weight
-
-
-def draw(
-    X: Array, active: Integers, weights: Array | None, marks: Marks, ledger: Ledger, size: int, seed: int
-) -> KeySample:
-    """The first `size` + 1 distinct ones of the active rows of `X`, whose weights and marks are given.
-
-    Copies of a key are one key of their total weight, as far back as the ledger, if there is one.
-    """
-    distinct, position, copies = np.unique(marks, return_index=True, return_inverse=True)
-    total = look_up(ledger, distinct) if ledger else group_sums(copies, weights, len(distinct))
-    uniform = (_mix(distinct ^ _mix(np.full(1, seed, np.uint64) * _SPREAD)) >> np.uint64(11)) * 2.0**-53
-    waiting = -np.log1p(-uniform) + _TINY
-    order = np.argsort(_time(waiting, total), kind="stable")[: size + 1]  # ties fall by mark
-    rows = active[position[order]]
-    return KeySample(
-        X[rows].astype(np.float64),
-        total[order],
-        distinct[order],
-        waiting[order],
-        rows,
-        *np.zeros((2, len(order)), np.intp),
-    )
-
-
-def merge_samples(a: KeySample, b: KeySample, ledger: Ledger, size: int) -> KeySample:
-    """The first `size` + 1 keys of the union; copies count together, as far back as the ledger of the union, if any."""
-    both = KeySample._make(np.concatenate(parts) for parts in zip(a, b, strict=True))
-    _, position, copies = np.unique(both.marks, return_index=True, return_inverse=True)
-    total = look_up(ledger, both.marks[position]) if ledger else group_sums(copies, both.weight, len(position))
-    both = KeySample._make(part[position] for part in both)._replace(weight=total)
-    order = np.lexsort((both.marks, _time(both.waiting, both.weight)))[: size + 1]
-    return KeySample._make(part[order] for part in both)
-
-
-def split(sample: KeySample, size: int) -> tuple[KeySample, Array, KeySample]:
-    """The first `size` keys sorted by cluster, the weight that each stands for, and the other keys drawn."""
-    part, others = (KeySample._make(column[cut] for column in sample) for cut in (slice(size), slice(size, None)))
-    # The next in the queue tells how long was served, and so every key's probability of being in.
-    time = _time(others.waiting[0], others.weight[0]) if len(others.weight) else np.inf
-    stands_for = part.weight / -np.expm1(-part.weight * time)
-    order = np.argsort(part.labels, kind="stable")
-    return KeySample._make(column[order] for column in part), stands_for[order], others
-
-
-# Estimating ------------------------------------------------------------------------------------------
-class Census(NamedTuple):
+class KnownTerms(NamedTuple):
     """Keys whose terms a query knows exactly, summed up by cluster.
 
     Attributes
@@ -181,7 +76,7 @@ class _Controls(NamedTuple):
         scores *= linear
         return offset, scores, squares
 
-    def total(self, census: Census) -> tuple[Array, Array, Array]:
+    def total(self, census: KnownTerms) -> tuple[Array, Array, Array]:
         """Sums of offset and regressors over a census."""
         t = census.first * self.inverse
         squares = census.second * self.inverse**2 - census.zeroth
@@ -219,13 +114,13 @@ class _Weights(NamedTuple):
         Weight of all keys that the sample stands for.
     """
 
-    stands_for: Array
+    sampling_weight: Array
     unseen: Array
     rest: Array
 
     def mean(self, values: Array) -> Array:
         """Estimated means over the rest."""
-        return _rows_dot(values, self.stands_for) / self._known()
+        return _rows_dot(values, self.sampling_weight) / self._known()
 
     def error(self, residual: Array, n_fitted: int) -> Array:
         """Standard error of the total of the rest; `residual` is overwritten.
@@ -233,7 +128,7 @@ class _Weights(NamedTuple):
         Infinite where there are keys beyond those drawn, of which there are too few to leave residuals.
         """
         squares = _rows_dot(np.square(residual, out=residual), self.unseen)
-        drawn = np.count_nonzero(self.stands_for, axis=-1)
+        drawn = np.count_nonzero(self.sampling_weight, axis=-1)
         degrees = drawn / np.maximum(drawn - n_fitted, 1)
         error: Array = self.rest / self._known() * np.sqrt(squares * degrees)
         few = drawn <= n_fitted
@@ -243,7 +138,7 @@ class _Weights(NamedTuple):
 
     def _known(self) -> Array:
         """Weight that the sample stands for, 1 where there is none left: all sums are zero then."""
-        known = self.stands_for.sum(axis=-1)
+        known = self.sampling_weight.sum(axis=-1)
         return np.where(known > 0, known, 1)
 
 
@@ -258,7 +153,7 @@ def _regress(
     spread: tuple[Array, Array, Array],
     weight: Array,
     weights: _Weights,
-    census: Census | None,
+    census: KnownTerms | None,
 ) -> tuple[Array, Array]:
     """The total of f over all keys but a census, plus the census' own controls taken off, and its error."""
     offset, h, g = spread
@@ -285,16 +180,16 @@ def _regress(
     return total, weights.error(y, 3)
 
 
-def survey(
+def control_variate_estimate(
     scores: Array,
     sample: KeySample,
-    stands_for: Array,
+    sampling_weight: Array,
     kernel: Kernel,
     moments: tuple[Array, Array, Array],
     *,
     controls: bool = True,
     quadratic: bool = True,
-    census: Census | None = None,
+    census: KnownTerms | None = None,
 ) -> tuple[Array, Array]:
     """log Z and its standard error from the scores of a sample, by regression on the scores' known moments.
 
@@ -316,10 +211,10 @@ def survey(
     """
     weight, mean, variance = moments
     log_f = kernel.log_value(scores)
-    u, rest, top = stands_for, np.full(len(scores), weight.sum()), np.full(len(scores), -np.inf)
+    u, rest, top = sampling_weight, np.full(len(scores), weight.sum()), np.full(len(scores), -np.inf)
     if census is not None:
         log_f = np.where(census.sampled, -np.inf, log_f)
-        u = np.where(census.sampled, 0, stands_for)
+        u = np.where(census.sampled, 0, sampling_weight)
         rest = np.maximum(rest - census.zeroth.sum(axis=1), 0)
         top = census.log_mass
     top = np.maximum(top, log_f.max(axis=1))
@@ -365,38 +260,14 @@ def score_tails(queries: Array, sample: KeySample, moments: tuple[Array, Array, 
     return tails
 
 
-# Queries that are keys -------------------------------------------------------------------------------
-def enter(ledger: Ledger, marks: Marks, weights: Array | None) -> Ledger:
-    """The ledger of which keys there are, and of what weight, with these ones in it."""
-    if not len(marks):
-        return ledger
-    distinct, copies = np.unique(marks, return_inverse=True)
-    ledger = [*ledger, (distinct, group_sums(copies, weights, len(distinct)))]
-    # Like a binary counter: every key is sorted anew at most log2(number of chunks) times.
-    while len(ledger) > 1 and len(ledger[-1][0]) >= len(ledger[-2][0]):
-        (a, b), ledger = ledger[-2:], ledger[:-2]
-        distinct, copies = np.unique(np.concatenate([a[0], b[0]]), return_inverse=True)
-        ledger.append((distinct, group_sums(copies, np.concatenate([a[1], b[1]]), len(distinct))))
-    return ledger
-
-
-def look_up(ledger: Ledger, marks: Marks) -> Array:
-    """Weight of the keys with these marks; zero for those that are none."""
-    found = np.zeros(len(marks))
-    for known, weight in ledger:
-        position = np.minimum(np.searchsorted(known, marks), len(known) - 1)
-        found += np.where(known[position] == marks, weight[position], 0)
-    return found
-
-
-def own_census(
+def own_terms(
     own_weight: Array,
     own_score: Array,
     cluster: Integers,
     sampled: Mask,
     kernel: Kernel,
     mean: Array,
-) -> Census:
+) -> KnownTerms:
     """Each query's own key, where it is one: the largest term that a sample can miss."""
     rows = np.arange(len(own_weight))
     count = np.zeros_like(mean)
@@ -404,10 +275,10 @@ def own_census(
     distance = (own_score - mean[rows, cluster])[:, None]
     with np.errstate(divide="ignore"):
         log_mass = np.log(own_weight) + kernel.log_value(own_score)
-    return Census(log_mass, count, count * distance, count * distance**2, sampled)
+    return KnownTerms(log_mass, count, count * distance, count * distance**2, sampled)
 
 
-def marked(marks: Marks, sample: KeySample, own_weight: Array) -> Mask:
+def sampled_rows(marks: Hashes, sample: KeySample, own_weight: Array) -> Mask:
     """Which sampled key is the query itself; ndarray of bool of shape (n, s)."""
     out = np.zeros((len(marks), len(sample.marks)), bool)
     if len(sample.marks):

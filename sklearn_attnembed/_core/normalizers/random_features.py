@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from .kernels import Array, _log
-from .statistics import KeyStatistics
+from ..kernels import _log
+from ..statistics import KeyStatistics
+from ..types import Array
 
 
 class FeatureSums(NamedTuple):

@@ -4,20 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_attnembed._core.cells import build_cells, cells_of, nearest_center, probe, reach
+from sklearn_attnembed._core.inverted_index import build_cells, cells_of, n_keys_scanned, nearest_center
 from sklearn_attnembed._core.kernels import KERNELS
+from sklearn_attnembed._core.normalizers.control_variate import KnownTerms, control_variate_estimate
+from sklearn_attnembed._core.normalizers.neighbors import probe
 from sklearn_attnembed._core.parallel import block_runner
-from sklearn_attnembed._core.survey import (
-    Census,
-    draw,
-    enter,
-    key_marks,
-    look_up,
-    merge_samples,
-    rounded,
-    split,
-    survey,
-)
+from sklearn_attnembed._core.sampling import add_hashes, draw, hash_rows, indexed_weight, merge_samples, rounded, split
 
 RNG = np.random.default_rng(0)
 KEYS = RNG.standard_normal((3000, 6))
@@ -27,26 +19,26 @@ EVERY = np.arange(3000)
 
 def sample_of(rows, weights=None, size=100, seed=0):
     chosen = None if weights is None else weights[rows]
-    return draw(KEYS, rows, chosen, key_marks(KEYS)[rows], [], size, seed)
+    return draw(KEYS, rows, chosen, hash_rows(KEYS)[rows], [], size, seed)
 
 
 # Marks -----------------------------------------------------------------------------------------------
 def test_marks_tell_keys_apart_and_precisions_not():
-    marks = key_marks(KEYS)
+    marks = hash_rows(KEYS)
     assert len(np.unique(marks)) == 3000
-    assert_array_equal(key_marks(KEYS.astype(np.float32)), marks)
-    assert key_marks(np.array([[0.0, 1.0]])) == key_marks(np.array([[-0.0, 1.0]]))
+    assert_array_equal(hash_rows(KEYS.astype(np.float32)), marks)
+    assert hash_rows(np.array([[0.0, 1.0]])) == hash_rows(np.array([[-0.0, 1.0]]))
     swapped = KEYS[:, [1, 0, 2, 3, 4, 5]]
-    assert not np.intersect1d(key_marks(swapped), marks).size
+    assert not np.intersect1d(hash_rows(swapped), marks).size
     for extreme in (np.zeros((2, 6)), np.full((2, 6), 1e300), np.full((2, 6), 5e-324)):
-        assert len(np.unique(key_marks(extreme))) == 1
+        assert len(np.unique(hash_rows(extreme))) == 1
 
 
 def test_marks_are_spread_evenly():
     """Even of keys that differ in one bit of one number."""
     keys = np.zeros((4096, 3))
     keys[:, 1] = np.arange(4096)
-    bits = (key_marks(keys)[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    bits = (hash_rows(keys)[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert np.all(np.abs(bits.mean(axis=0) - 0.5) < 0.05)
 
 
@@ -74,8 +66,8 @@ def test_totals_are_unbiased(weights):
     value = np.exp(KEYS[:, 0])
     totals = []
     for seed in range(300):
-        part, stands_for, _ = split(sample_of(EVERY, weights, seed=seed), 100)
-        totals.append(stands_for @ np.exp(part.keys[:, 0]))
+        part, sampling_weight, _ = split(sample_of(EVERY, weights, seed=seed), 100)
+        totals.append(sampling_weight @ np.exp(part.keys[:, 0]))
     assert abs(np.mean(totals) - w @ value) < 3 * np.std(totals) / np.sqrt(300)
 
 
@@ -90,21 +82,21 @@ def test_copies_are_one_key():
     sample = sample_of(rows)
     assert len(sample.keys) == 40
     assert_array_equal(sample.weight, 3)
-    part, stands_for, others = split(sample, 100)
-    assert_array_equal(stands_for, part.weight)
+    part, sampling_weight, others = split(sample, 100)
+    assert_array_equal(sampling_weight, part.weight)
     assert not len(others.keys)
 
 
 def test_ledger_counts_copies_over_chunks():
-    marks = key_marks(KEYS)
+    marks = hash_rows(KEYS)
     ledger = []
     for start in range(0, 3000, 70):
-        ledger = enter(ledger, marks[start : start + 100], None)  # thirty of each chunk come again
+        ledger = add_hashes(ledger, marks[start : start + 100], None)  # thirty of each chunk come again
     assert len(ledger) < 8
     expected = 1 + ((EVERY % 70 < 30) & (EVERY >= 70))
-    assert_array_equal(look_up(ledger, marks), expected)
-    assert_array_equal(look_up(ledger, marks + np.uint64(1)), 0)
-    assert_array_equal(look_up([], marks), 0)
+    assert_array_equal(indexed_weight(ledger, marks), expected)
+    assert_array_equal(indexed_weight(ledger, marks + np.uint64(1)), 0)
+    assert_array_equal(indexed_weight([], marks), 0)
 
 
 # Estimating ------------------------------------------------------------------------------------------
@@ -119,8 +111,10 @@ def test_standard_errors_are_those_over_samples(name, controls):
     moments = np.array([3000.0]), scores.mean(axis=1)[:, None], scores.var(axis=1)[:, None]
     estimates, told = [], []
     for seed in range(200):
-        part, stands_for, _ = split(sample_of(EVERY, size=600, seed=seed), 600)
-        log_z, error = survey(query @ part.keys.T, part, stands_for, kernel, moments, controls=controls)
+        part, sampling_weight, _ = split(sample_of(EVERY, size=600, seed=seed), 600)
+        log_z, error = control_variate_estimate(
+            query @ part.keys.T, part, sampling_weight, kernel, moments, controls=controls
+        )
         estimates.append(log_z[0])
         told.append(error[0])
     if name == "squared" and controls:  # a quadratic of the score: nothing is left to be estimated
@@ -136,13 +130,13 @@ def test_few_keys_leave_an_error(controls, n_drawn):
     """Residuals of as many keys as are fitted vanish: that is no sign of accuracy."""
     query, kernel = np.full((1, 6), 0.3), KERNELS["softmax"]
     scores = query @ KEYS.T
-    part, stands_for, _ = split(sample_of(EVERY, size=8), 8)
+    part, sampling_weight, _ = split(sample_of(EVERY, size=8), 8)
     center = scores.mean(axis=1)[:, None]
     near = np.setdiff1d(
         np.r_[part.rows, EVERY[:500]], part.rows[:n_drawn]
     )  # summed exactly; the others stand for some 2,500 keys
     known = scores[0, near]
-    census = Census(
+    census = KnownTerms(
         np.log(np.exp(known).sum())[None],
         np.full((1, 1), float(len(near))),
         (known - center).sum(axis=1, keepdims=True),
@@ -150,7 +144,9 @@ def test_few_keys_leave_an_error(controls, n_drawn):
         np.arange(8)[None] >= n_drawn,
     )
     moments = np.array([3000.0]), center, scores.var(axis=1)[:, None]
-    log_z, error = survey(query @ part.keys.T, part, stands_for, kernel, moments, controls=controls, census=census)
+    log_z, error = control_variate_estimate(
+        query @ part.keys.T, part, sampling_weight, kernel, moments, controls=controls, census=census
+    )
     gap = abs(log_z[0] - np.log(np.exp(scores).sum()))
     if controls or n_drawn:
         assert gap < 10 * error[0]
@@ -182,7 +178,7 @@ def test_probed_cells_hold_the_largest_terms(name):
         cells = build_cells(KEYS, EVERY, np.zeros(3000, int), first_centers, run)
     probed = probe(queries, cells, 1, kernel, 1.0)
     sizes = np.diff(cells.starts)
-    assert np.all(np.abs(probed @ sizes - reach(1)) <= sizes.max() / 2)
+    assert np.all(np.abs(probed @ sizes - n_keys_scanned(1)) <= sizes.max() / 2)
     best = np.argmax(kernel.log_value(queries @ KEYS.T), axis=1)
     assert np.mean(probed[np.arange(200), cells_of(cells, best)]) > 0.5  # of one key in six
     assert np.all(probe(queries, cells, 3000, kernel, 1.0))

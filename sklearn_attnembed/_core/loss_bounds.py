@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .kernels import Array
 from .problem import Keys, Problem
+from .types import Array
 
 # Rows whose targets are formed, where walks make them of more than the affinities; and so many at a time.
 _ROWS, _AT_ONCE = 64, 16
+
+
 # What a Gaussian may be wrong by without a word, in nats.
 _SLACK = 0.01
 

@@ -5,10 +5,13 @@ The stages follow each other, and what one of them needs for itself is gone in t
 
 from typing import NamedTuple
 
-from . import cells, expressive, normalizer, operators, problem
+from ._core import expressive, inverted_index, parallel, problem
+from ._core.normalizers import exact
 
 # Above so many rows k-means takes mini-batches and no copies.
 _COPIED = 20_000
+
+
 # Rows whose blocks are as large as those of more.
 _MANY = 2**20
 
@@ -69,7 +72,7 @@ class Size(NamedTuple):
 
 def _block_rows(side: int, width: int) -> int:
     """Rows of the blocks that so many rows are cut into."""
-    bounds = operators.row_blocks([min(side, _MANY)], width)
+    bounds = parallel.row_blocks([min(side, _MANY)], width)
     return max((rows.stop - rows.start for rows in bounds), default=0)
 
 
@@ -79,7 +82,6 @@ def peak(size: Size) -> int:
     return max(_reading(size), kept + _solving(size), kept + _responding(size))
 
 
-# Affinities ------------------------------------------------------------------------------------------
 def _entries(size: Size) -> int:
     """A CSR array of the embedding's precision and 32-bit indices."""
     return size.n_affinities * (size.itemsize + 4)
@@ -106,7 +108,6 @@ def _of_each_row(size: Size) -> int:
     return 24 * size.n
 
 
-# Solving ---------------------------------------------------------------------------------------------
 def _solving(size: Size) -> int:
     """Copies of the vectors, and the larger of what a sweep and looking things up need besides."""
     if size.kernel == "expressive":  # two for each start, and one to write
@@ -132,12 +133,12 @@ def _sweep(size: Size) -> int:
 
 def _scores(size: Size, itemsize: int) -> int:
     """Scores of all keys, block by block: their exponentials three times in double precision."""
-    return (24 + itemsize) * normalizer._BLOCK_ELEMENTS * size.n_threads
+    return (24 + itemsize) * exact._BLOCK_ELEMENTS * size.n_threads
 
 
 def _near_and_sampled(size: Size, itemsize: int) -> int:
     """Near keys gathered; of each its label, score and shares, and of the sample the powers of scores."""
-    elements = 2 * normalizer._BLOCK_ELEMENTS * size.n_threads
+    elements = 2 * exact._BLOCK_ELEMENTS * size.n_threads
     numbers, sampled = elements / size.d, elements / (size.d * size.n_exact) * problem._SAMPLE
     return int(elements * itemsize + 48 * numbers + 10.5 * itemsize * sampled)
 
@@ -148,8 +149,8 @@ def _looking(size: Size) -> int:
     clusters = 2 * copied * size.d * size.itemsize if size.n_clusters > 1 else 0
     if size.normalizer != "neighbors":
         return clusters
-    n_looked_at = max(cells.reach(size.n_exact) * cells._AGAIN, size.n_exact)
-    block = cells._BLOCK_ELEMENTS
+    n_looked_at = max(inverted_index.n_keys_scanned(size.n_exact) * inverted_index._AGAIN, size.n_exact)
+    block = inverted_index._BLOCK_ELEMENTS
     # Scores and their order, and the vectors of the known lists gathered.
     scores = int(block * (size.itemsize + 8) + block / n_looked_at * size.n_exact * size.d * size.itemsize)
     lists = _lists(size) + 32 * size.n + scores * size.n_threads
@@ -158,7 +159,6 @@ def _looking(size: Size) -> int:
     return max(clusters, lists, centers)
 
 
-# The vectors of the rows, given the keys -------------------------------------------------------------
 def _responding(size: Size) -> int:
     """The solution, the model and the vectors that are the result."""
     out = size.sides[0] * size.d * size.itemsize

@@ -5,20 +5,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cells import reach
-from .kernels import Array
+from .inverted_index import n_keys_scanned
+from .key_sketch import N_CHECKS, Cluster, KeySketch, Plan, sketch_keys
+from .normalizers.estimator import Estimator
 from .parallel import Runner
-from .summary import N_CHECKS, Cluster, Estimator, Plan, Summary, summarise
+from .types import Array
 
 # The largest sample that is tried for a cluster.
 _LARGEST = 1000
+
+
 # Share of keys to be covered: of queries that are no keys, which miss the own term, somewhat more are.
 _COVERED = 0.94
+
+
 # Two-sided 95 % of a normal distribution.
 NORMAL_95 = 1.959963984540054
 
 
-class Checks(NamedTuple):
+class CalibrationSet(NamedTuple):
     """Keys whose log Z is known.
 
     Attributes
@@ -34,7 +39,7 @@ class Checks(NamedTuple):
     log_z: Array
 
 
-def exactly(estimator: Estimator, run: Runner) -> Checks:
+def calibration_set(estimator: Estimator, run: Runner) -> CalibrationSet:
     """The last keys drawn, and their exact log Z where it is finite."""
     plan, drawn = estimator.plan, estimator.summary.sample
     X, weight = drawn.keys[-N_CHECKS:], drawn.weight[-N_CHECKS:]
@@ -42,12 +47,12 @@ def exactly(estimator: Estimator, run: Runner) -> Checks:
     finite = np.isfinite(log_z)
     X, weight, log_z = X[finite], weight[finite], log_z[finite]
     own = np.log(weight) + plan.kernel.log_value(plan.beta * np.einsum("ij,ij->i", X, X)) - log_z
-    return Checks(X, weight, np.exp(np.minimum(own, 0)), log_z)
+    return CalibrationSet(X, weight, np.exp(np.minimum(own, 0)), log_z)
 
 
 def calibration(estimator: Estimator, run: Runner) -> float:
     """The factor with which 95 % intervals cover their share of the checked keys (split conformal prediction)."""
-    X, _, _, exact = exactly(estimator, run)
+    X, _, _, exact = calibration_set(estimator, run)
     if not len(X):
         return 1.0
     log_z, raw = estimator.estimate(X, estimator.plan.method, run, True)
@@ -58,7 +63,7 @@ def calibration(estimator: Estimator, run: Runner) -> float:
     return float(min(np.sort(ratio)[rank - 1] / NORMAL_95, 1e12)) or 1.0
 
 
-def median_error(estimator: Estimator, checks: Checks, run: Runner) -> float:
+def median_error(estimator: Estimator, checks: CalibrationSet, run: Runner) -> float:
     """Upper 95 % confidence limit of the median relative error of Z.
 
     The larger of that for queries that are keys and for queries that are none.
@@ -87,7 +92,6 @@ def _upper_median(errors: Array) -> float:
     return float(np.sort(errors)[min(rank, len(errors)) - 1]) if len(errors) else 0.0
 
 
-# Choosing --------------------------------------------------------------------------------------------
 def _cost(plan: Plan, n_keys: int, d: int) -> float:
     """Multiplications for a query and, as there may be as many of them, a key."""
     mixture = 2 * (1 + plan.n_clusters) * d * d
@@ -97,7 +101,7 @@ def _cost(plan: Plan, n_keys: int, d: int) -> float:
     if plan.method == "control_variate":
         return mixture + sampled
     if plan.method == "neighbors":
-        return mixture + sampled + min(reach(plan.n_exact), n_keys) * (2 * d + 30) + n_keys / 256 * 2 * d
+        return mixture + sampled + min(n_keys_scanned(plan.n_exact), n_keys) * (2 * d + 30) + n_keys / 256 * 2 * d
     return n_keys * (2 * d + 10)
 
 
@@ -120,7 +124,7 @@ def choose(
     keys: Array, weights: Array | None, plan: Plan, tol: float, cluster: Cluster, run: Runner
 ) -> tuple[Plan, float]:
     """The cheapest plan whose estimated median relative error is at most `tol`, and that estimate."""
-    families: dict[tuple[str, int], tuple[Summary, Checks]] = {}
+    families: dict[tuple[str, int], tuple[KeySketch, CalibrationSet]] = {}
     for candidate in _candidates(plan, *keys.shape):
         if candidate.method == "exact":
             error = 0.0
@@ -128,8 +132,8 @@ def choose(
         # A sample holds every smaller one: keys are summarised, and checks summed, once for all of its sizes.
         family = (candidate.method, candidate.n_clusters)
         if family not in families:
-            summary, _ = summarise(keys, weights, candidate._replace(n_samples=_LARGEST), cluster, run)
-            families[family] = summary, exactly(Estimator(candidate, summary, keys, weights, None), run)
+            summary, _ = sketch_keys(keys, weights, candidate._replace(n_samples=_LARGEST), cluster, run)
+            families[family] = summary, calibration_set(Estimator(candidate, summary, keys, weights, None), run)
         summary, checks = families[family]
         error = median_error(Estimator(candidate, summary, keys, weights, None), checks, run)
         if error <= tol:

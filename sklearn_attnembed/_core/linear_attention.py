@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import Array, Integers, Kernel, _log, squared_features
-from .operators import row_blocks
+from .kernels import Kernel, _log, squared_features
+from .parallel import row_blocks
+from .types import Array, Integers
 
 # Queries of a block of causal squared attention.
 _CHUNK = 128
 
 
-class Readout(NamedTuple):
+class ValueMoments(NamedTuple):
     """Clusters of keys with their values.
 
     Attributes
@@ -32,7 +33,7 @@ def _powers(X: Array) -> Array:
     return np.hstack([np.ones((len(X), 1)), X, squared_features(X)])
 
 
-def readout(K: Array, V: Array, labels: Integers, n_clusters: int) -> Readout:
+def value_moments(K: Array, V: Array, labels: Integers, n_clusters: int) -> ValueMoments:
     """Moments of float64 keys and values, a block at a time."""
     d = K.shape[1]
     mean = np.zeros((n_clusters, d))
@@ -43,10 +44,10 @@ def readout(K: Array, V: Array, labels: Integers, n_clusters: int) -> Readout:
         for block in row_blocks([len(members)], sums.shape[1]):
             rows = members[block]
             sums[a] += _powers(K[rows] - mean[a]).T @ np.hstack([V[rows], np.ones((len(rows), 1))])
-    return Readout(mean, sums)
+    return ValueMoments(mean, sums)
 
 
-def gaussian_attention(Q: Array, moments: Readout, kernel: Kernel, beta: float) -> tuple[Array, Array]:
+def gaussian_attention(Q: Array, moments: ValueMoments, kernel: Kernel, beta: float) -> tuple[Array, Array]:
     """log Z and output by the mixture of Gaussians.
 
     In each cluster E f(s) v is had by f's expansion in Hermite polynomials of the score, up to the second: with t the

@@ -8,7 +8,8 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.linalg import aslinearoperator
 
-from sklearn_attnembed._core import operators, parallel
+from sklearn_attnembed._core import affinity_matrix, parallel
+from sklearn_attnembed._sparse import canonical
 
 RNG = np.random.default_rng(0)
 A = RNG.random((30, 30)) * (RNG.random((30, 30)) < 0.3)
@@ -25,15 +26,15 @@ FORMS = {
 
 
 def as_operator(A, step=7):
-    P, isolated = operators.row_stochastic(A, np.float64)
+    P, isolated = affinity_matrix.row_stochastic(A, np.float64)
     bounds = [slice(i, min(i + step, 30)) for i in range(0, 30, step)]
-    return operators.blocked(P, bounds), isolated
+    return affinity_matrix.blocked(P, bounds), isolated
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_sum_to_one_in_every_form(form):
     affinity, isolated = as_operator(FORMS[form](A))
-    product = operators.products(affinity, Y)
+    product = affinity_matrix.products(affinity, Y)
     assert_allclose(np.vstack([product(b) for b in range(len(affinity.bounds))]), P @ Y, atol=1e-12)
     assert_array_equal(isolated, np.arange(30) == 4)
 
@@ -46,14 +47,14 @@ def test_walk_average_is_the_mean_of_powers(form, length, stride):
     powers = [np.linalg.matrix_power(P, stride * k) for k in range(length)]
     before = Y.copy()
     with parallel.block_runner(2) as run:
-        targets = operators.walk_targets(affinity, Y, length, stride, run)
+        targets = affinity_matrix.walk_targets(affinity, Y, length, stride, run)
     assert_allclose(targets, np.mean(powers, axis=0) @ Y, atol=1e-12)
     assert_array_equal(Y, before)
 
 
 def test_duplicates_zeros_and_order_do_not_matter():
     messy = sp.coo_array((np.array([2.0, 0.0, 3.0, 1.0]), ([0, 1, 1, 0], [2, 0, 2, 2])), shape=(3, 3))
-    P, isolated = operators.row_stochastic(messy, np.float64)
+    P, isolated = affinity_matrix.row_stochastic(messy, np.float64)
     assert_allclose(P.toarray(), [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
     assert_array_equal(isolated, [False, False, True])
     assert messy.nnz == 4
@@ -64,7 +65,7 @@ def test_duplicates_zeros_and_order_do_not_matter():
 def test_scale_of_rows_does_not_matter(form, scale):
     """Not even where sums of rows would overflow or vanish."""
     scaled = FORMS[form](A * (np.where(np.arange(30) % 2, scale, 1)[:, None]) * (1e8 if scale > 1 else 1))
-    result = operators.row_stochastic(scaled, np.float64)[0]
+    result = affinity_matrix.row_stochastic(scaled, np.float64)[0]
     assert_allclose(result.toarray() if sp.issparse(result) else result, P, rtol=1e-9)
 
 
@@ -74,7 +75,7 @@ def test_pieces_share_memory():
 
 
 def test_blocks_do_not_straddle_groups():
-    bounds = operators.row_blocks([1000, 3, 5000], np.uint8(128))
+    bounds = parallel.row_blocks([1000, 3, 5000], np.uint8(128))
     assert_array_equal(np.concatenate([np.arange(b.start, b.stop) for b in bounds]), np.arange(6003))
     assert {1000, 1003} <= {b.stop for b in bounds}
 
@@ -95,7 +96,7 @@ def test_canonical_of_every_format(kind, dtype):
     wanted = (A > 0).astype(dtype)
     matrix = getattr(sp, kind)(wanted)
     before = arrays(matrix)
-    found = operators.canonical(matrix)
+    found = canonical(matrix)
     assert isinstance(found, sp.csr_array)
     assert found.dtype == (np.float32 if dtype == np.float32 else np.float64)
     assert found.indices.dtype == found.indptr.dtype == np.int32
@@ -112,7 +113,7 @@ def test_canonical_sums_split_entries_whatever_flags_say(kind, flag):
     if kind == "coo":
         matrix = sp.coo_array(parts, shape=(3, 3))
     matrix.has_canonical_format = flag
-    found = operators.canonical(matrix)
+    found = canonical(matrix)
     assert_array_equal(found.toarray(), [[0, 0, 128], [5, 0, 0], [0, 0, 0]])
     assert found.nnz == 3
     assert len(matrix.data) == 4
@@ -121,7 +122,7 @@ def test_canonical_sums_split_entries_whatever_flags_say(kind, flag):
 def test_canonical_sorts_whatever_flags_say():
     matrix = sp.csr_array((np.array([1.0, 2.0, 3.0, 4.0]), np.array([0, 1, 3, 2]), np.array([0, 4])), shape=(1, 4))
     matrix.has_sorted_indices = matrix.has_canonical_format = True
-    assert_array_equal(operators.canonical(matrix).indices, np.arange(4))
+    assert_array_equal(canonical(matrix).indices, np.arange(4))
     assert_array_equal(matrix.indices, [0, 1, 3, 2])
 
 
@@ -130,11 +131,11 @@ def test_canonical_shares_what_is_canonical(wide):
     matrix = sp.csr_array(A)
     if wide:
         matrix.indices, matrix.indptr = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
-    found = operators.canonical(matrix)
+    found = canonical(matrix)
     assert np.shares_memory(found.data, matrix.data)
     assert np.shares_memory(found.indices, matrix.indices) is not wide
     assert found.indices.dtype == found.indptr.dtype == np.int32
-    assert operators.canonical(A) is A
+    assert canonical(A) is A
 
 
 DEFECTS = {
@@ -171,16 +172,16 @@ def test_canonical_refuses_arrays_that_do_not_fit_together(name):
     else:
         setattr(matrix, attribute, np.array(value))
     with pytest.raises(ValueError, match=f"graph must be .* but as {kind} .*{re.escape(message)}.* Build it anew"):
-        operators.canonical(matrix, "graph")
+        canonical(matrix, "graph")
 
 
 def test_canonical_refuses_keys_out_of_range_and_one_dimension():
     matrix = sp.dok_array((3, 3))
     dict.__setitem__(matrix._dict if hasattr(matrix, "_dict") else matrix, (0, 9), 1.0)
     with pytest.raises(ValueError, match="index 9, out of range for 3"):
-        operators.canonical(matrix)
+        canonical(matrix)
     with pytest.raises(ValueError, match="1 dimensions, not 2"):
-        operators.canonical(sp.coo_array(np.ones(3)))
+        canonical(sp.coo_array(np.ones(3)))
 
 
 def test_both_directions_are_the_block_matrix():
@@ -188,6 +189,6 @@ def test_both_directions_are_the_block_matrix():
         sp.random_array((5, 3), density=0.5, rng=0, format="csr"),
         sp.random_array((3, 5), density=0.5, rng=1, format="csr"),
     )
-    joined = operators.both_directions(P, Q)
+    joined = affinity_matrix.both_directions(P, Q)
     np.testing.assert_array_equal(joined.toarray(), sp.block_array([[None, P], [Q, None]]).toarray())
     assert joined.indices.dtype == joined.indptr.dtype == np.int32

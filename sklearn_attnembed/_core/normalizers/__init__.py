@@ -1,0 +1,1 @@
+"""Normalisers: log Z of queries against keys."""

@@ -1,0 +1,198 @@
+"""Near keys found by cells: each query sums the cells around it exactly and leaves the rest to others.
+
+Cells are small clusters within the clusters of the mixture. A query ranks them by f at their centre and goes down the
+list until it has met enough keys, so its cost does not grow with the number of keys.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..inverted_index import _ROWS, Cells, n_keys_scanned
+from ..kernels import Kernel, _log
+from ..normalizers.control_variate import KnownTerms
+from ..normalizers.exact import _BLOCK_ELEMENTS
+from ..statistics import KeyStatistics
+from ..types import Array, Field, Integers, Mask, Rows
+
+
+def probe(X: Array, cells: Cells, n_exact: int, kernel: Kernel, beta: float) -> Mask:
+    """The cells that each query sums; ndarray of bool of shape (n, n_cells)."""
+    sizes = np.diff(cells.starts)
+    wanted = n_keys_scanned(n_exact)
+    probed = np.zeros((len(X), len(sizes)), bool)
+    if wanted >= sizes.sum():
+        probed[:] = True
+        return probed
+    # Twice the cells of mean size hold enough, or next to enough.
+    n_first = min(int(np.ceil(2 * wanted / sizes.mean())), len(sizes))
+    for start in range(0, len(X), _ROWS):
+        rank = -kernel.log_value(beta * (X[start : start + _ROWS] @ cells.centers.T))
+        first = np.argpartition(rank, n_first - 1, axis=1)[:, :n_first]
+        order = np.argsort(np.take_along_axis(rank, first, axis=1), axis=1, kind="stable")
+        first = np.take_along_axis(first, order, axis=1)
+        before = np.cumsum(sizes[first], axis=1) - sizes[first] / 2
+        before[:, 0] = 0
+        np.put_along_axis(probed[start : start + _ROWS], first, before < wanted, axis=1)
+    return probed
+
+
+def terms_of_probed_cells(
+    X: Array,
+    keys: Array,
+    log_weights: Array | None,
+    cells: Cells,
+    probed: Mask,
+    kernel: Kernel,
+    beta: float,
+    mean: Array,
+) -> KnownTerms:
+    """Sums over the keys of the probed cells; no key of the sample is known to be among them yet."""
+    n, log_mass = len(X), np.full(len(X), -np.inf)
+    count, first, second = np.zeros((3, *mean.shape))
+    owner, asking = np.nonzero(probed.T)
+    ends = np.searchsorted(owner, np.arange(len(cells.centers) + 1))
+    for c in np.unique(owner):
+        a, members = cells.cluster[c], cells.order[cells.starts[c] : cells.starts[c + 1]]
+        Y, log_w = keys[members], 0.0 if log_weights is None else log_weights[members]
+        weights = np.broadcast_to(np.exp(log_w), len(members))
+        step = max(_BLOCK_ELEMENTS // len(members), 1)
+        for start in range(ends[c], ends[c + 1], step):
+            rows = asking[start : min(start + step, ends[c + 1])]
+            scores = beta * (X[rows] @ Y.T)
+            log_f = kernel.log_value(scores) + log_w
+            top = np.maximum(log_mass[rows], log_f.max(axis=1))
+            shift = np.where(np.isfinite(top), top, 0)
+            total = np.exp(log_mass[rows] - shift) + np.exp(log_f - shift[:, None]).sum(axis=1)
+            log_mass[rows] = shift + _log(total)
+            scores -= mean[rows, a][:, None]
+            count[rows, a] += weights.sum()
+            first[rows, a] += scores @ weights
+            second[rows, a] += np.square(scores, out=scores) @ weights
+    return KnownTerms(log_mass, count, first, second, np.zeros((n, 0), bool))
+
+
+class NearKeys(NamedTuple):
+    """What a query looks at one by one.
+
+    Attributes
+    ----------
+    nearest : ndarray of int of shape (n_queries, n_exact)
+        Near keys of each query, distinct.
+    sample : list of ndarray of int
+        Keys of each cluster drawn at random, the same for all queries.
+    labels : ndarray of int of shape (n_keys,) or None
+        Clusters of the keys.
+    """
+
+    nearest: Integers
+    sample: Sequence[Integers]
+    labels: Integers | None
+
+
+class Far(NamedTuple):
+    """Mass of a cluster without its near keys, and the sum of its keys by mass in terms of everything known.
+
+    That sum is ``by_mean mu + by_spread Omega x - sum_near (level + slope s_j) w_j y_j + sum_sample by_sample_j y_j``.
+    """
+
+    mass: Array
+    by_mean: Array
+    by_spread: Array
+    level: Array
+    slope: Array
+    by_sample: Array
+
+
+def _far_mass(
+    moments: tuple[float, Array, Array], near: tuple[Array, Array], sample: tuple[Array, Array], beta: float, top: Array
+) -> Far:
+    """Sum of exp(s_j - top) over the far keys of one cluster, by regression on a sample of them.
+
+    Their weight, mean score and variance are known: those of all keys less those of the near ones. The scores of the
+    sample, standardised, carry a regression of exp(s) on (1, t, t^2); its value at the known moments is the estimate,
+    which is nowhere less than the exponential of the mean score (Jensen). The gradient is the same with (1, t) alone.
+    """
+    (weight, mean, variance), (s, w), (sampled, alive) = moments, near, sample
+    rest = weight - w.sum(axis=1)
+    rest = np.where(rest > 1e-9 * weight, rest, 0)
+    per = 1 / np.where(rest > 0, rest, 1)
+    center = (weight * mean - (w * s).sum(axis=1)) * per
+    spread = (weight * (variance + mean**2) - (w * s * s).sum(axis=1)) * per - center**2
+    scale = np.sqrt(spread.clip(1e-12))
+    dtype = sampled.dtype
+    t = (sampled - center[:, None].astype(dtype)) / scale[:, None].astype(dtype)
+    f = np.exp(np.minimum(sampled - top[:, None].astype(dtype), 50))
+    powers = [alive]
+    for _ in range(4):
+        powers.append(powers[-1] * t)
+    total = np.maximum(alive.sum(axis=1), np.finfo(dtype).tiny).astype(np.float64)
+    targets = np.stack([np.einsum("ij,ij->i", power, f) / total for power in powers[:3]], axis=1)
+    means = [power.sum(axis=1) / total for power in powers]
+    normal = np.stack([np.stack(means[i : i + 3], axis=1) for i in range(3)], axis=1)
+    normal += 1e-6 * np.eye(3)
+    quadratic = np.linalg.solve(normal, targets[:, :, None])[:, :, 0]
+    value = quadratic[:, 0] + quadratic[:, 2]
+    a, b = np.linalg.solve(normal[:, :2, :2], targets[:, :2, None])[:, :, 0].T
+    least = np.exp(center - top)
+    bounded = value <= least
+    value, a, b = np.where(bounded, least, value), np.where(bounded, least, a), np.where(bounded, 0, b / scale)
+    here = rest > 0
+    level, slope = np.where(here, a - b * center, 0), np.where(here, b, 0)
+    by_sample = alive * (f - level[:, None].astype(dtype) - slope[:, None].astype(dtype) * sampled)
+    by_sample *= np.where(bounded, 0, rest / total)[:, None].astype(dtype)
+    return Far(rest * value, weight * (level + slope * mean), weight * slope * beta, level, slope, by_sample)
+
+
+def neighbor_field(
+    statistics: KeyStatistics,
+    keys: Array,
+    weights: Array | None,
+    near: NearKeys,
+    beta: float,
+    with_self: bool = False,
+) -> Field:
+    """Z with the near keys summed exactly, and the others estimated from their moments and a shared sample of keys.
+
+    `with_self` is as in `exact_field`.
+    """
+    means, covariances = statistics.mean.astype(keys.dtype), statistics.covariance.astype(keys.dtype)
+    sampled = [keys[members] for members in near.sample]
+    sample_weight = [np.ones(len(m)) if weights is None else weights[m] for m in near.sample]
+    places = np.full(len(keys), -1, np.int32)
+    for members in near.sample:
+        places[members] = np.arange(len(members))
+    step = max(2 * _BLOCK_ELEMENTS // (near.nearest.shape[1] * keys.shape[1]), 1)
+
+    def look(X: Array, nearest: Integers) -> tuple[Array, Array]:
+        Y, w = keys[nearest], np.ones(nearest.shape) if weights is None else weights[nearest]
+        s = beta * np.matmul(Y, X[:, :, None])[:, :, 0].astype(np.float64)
+        top = s.max(axis=1)
+        share = w * np.exp(s - top[:, None])
+        total = share.sum(axis=1) + with_self * np.exp(beta - top)
+        labels = np.zeros(nearest.shape, np.intp) if near.labels is None else near.labels[nearest]
+        gradient = np.zeros_like(X)
+        for a in np.flatnonzero(statistics.weight > 0):
+            inside = np.where(labels == a, w, 0)
+            row, key = np.nonzero((labels == a) & (places[nearest] >= 0))
+            alive = np.tile(sample_weight[a].astype(keys.dtype), (len(X), 1))
+            alive[row, places[nearest[row, key]]] = 0
+            V = X @ covariances[a]
+            variance = beta**2 * np.einsum("ij,ij->i", V, X).astype(np.float64).clip(0)
+            mean = beta * (X @ means[a]).astype(np.float64)
+            sample = beta * (X @ sampled[a].T)
+            far = _far_mass((statistics.weight[a], mean, variance), (s, inside), (sample, alive), beta, top)
+            total += far.mass
+            share -= inside * (far.level[:, None] + far.slope[:, None] * s)
+            gradient += far.by_mean[:, None].astype(X.dtype) * means[a] + far.by_spread[:, None].astype(X.dtype) * V
+            gradient += far.by_sample @ sampled[a]
+        gradient += np.matmul(share[:, None, :].astype(X.dtype), Y)[:, 0]
+        return top + np.log(total), gradient / total[:, None].astype(X.dtype)
+
+    def field(X: Array, rows: Rows) -> tuple[Array, Array]:
+        nearest = near.nearest[rows]
+        parts = [look(X[i : i + step], nearest[i : i + step]) for i in range(0, len(X), step)]
+        return np.concatenate([log_z for log_z, _ in parts]), np.concatenate([gradient for _, gradient in parts])
+
+    return field
