@@ -15,7 +15,7 @@ from sklearn.kernel_approximation import PolynomialCountSketch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._core.kernels import KERNELS, expressive_value
+from ._core.kernels import KERNELS, expressive
 from ._core.magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
 from ._core.normalizers.exact import attention_rows
 from ._core.parallel import block_runner
@@ -341,5 +341,5 @@ def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: f
     if is_pair:  # as KernelRidge calls it
         X, Y = np.atleast_2d(X), np.atleast_2d(X if Y is None else Y)
     X, Y = check_pairwise_arrays(canonical(X), canonical(Y, "Y"))
-    kernel = expressive_value(bounded_scores(X, Y, temperature))
+    kernel = expressive(bounded_scores(X, Y, temperature))
     return float(kernel[0, 0]) if is_pair else kernel

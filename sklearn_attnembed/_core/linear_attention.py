@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import Kernel, _log, squared_features
+from .kernels import Kernel, log_of, squared_features
 from .parallel import row_blocks
 from .types import Array, Integers
 
@@ -74,7 +74,7 @@ def gaussian_attention(Q: Array, moments: ValueMoments, kernel: Kernel, beta: fl
     z = share.sum(axis=1)
     output = np.einsum("ia,aij->ij", share, np.stack(parts)[:, :, :-1]) / np.where(z > 0, z, 1)[:, None]
     output[z == 0] = moments.sums[:, 0, :-1].sum(axis=0) / moments.sums[:, 0, -1].sum()
-    return _log(z) + np.where(np.isfinite(top), top, 0), output
+    return log_of(z) + np.where(np.isfinite(top), top, 0), output
 
 
 def causal_squared_sums(Q: Array, K: Array, V: Array) -> Iterator[Array]:

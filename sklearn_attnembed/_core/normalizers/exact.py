@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
-from ..kernels import SOFTMAX, Kernel, _log
+from ..kernels import SOFTMAX, Kernel, log_of
 from ..types import Array, Field, Integers, Mask, Rows
 
 # Elements of a temporary block: 4 MB in float64, small enough for the cache of one core.
@@ -57,7 +57,7 @@ def exact_attention(
         if values is not None:
             output = output * scale[:, None] + f @ values[start : start + step]
         top = new_top
-    log_z = _log(total) + np.where(np.isfinite(top), top, 0)
+    log_z = log_of(total) + np.where(np.isfinite(top), top, 0)
     if values is not None:
         empty = total == 0
         output /= np.where(empty, 1, total)[:, None]
@@ -88,7 +88,7 @@ def exact_log_mass(
         return exact_attention(X, keys, None, kernel, beta, log_weights)[0][:, None]
     member = sp.csr_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)), (len(labels), n_clusters))
     log_z, share = exact_attention(X, keys, member, kernel, beta, log_weights)
-    return log_z[:, None] + _log(share)
+    return log_z[:, None] + log_of(share)
 
 
 def exact_field(keys: Array, weights: Array | None, beta: float, with_self: bool = False) -> Field:
@@ -96,7 +96,7 @@ def exact_field(keys: Array, weights: Array | None, beta: float, with_self: bool
 
     `with_self` adds the constant exp(beta), for a query that would be a key of itself, and moves with it.
     """
-    log_weights = None if weights is None else _log(weights)
+    log_weights = None if weights is None else log_of(weights)
 
     def field(X: Array, rows: Rows) -> tuple[Array, Array]:
         log_z, mean = exact_attention(X, keys, keys, SOFTMAX, beta, log_weights)

@@ -7,7 +7,7 @@ A *field* is what the solver needs of a normaliser: ``field(X, rows) -> (log Z, 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..kernels import SOFTMAX, Kernel, _log
+from ..kernels import SOFTMAX, Kernel, log_of
 from ..statistics import KeyStatistics
 from ..types import Array, Field, Rows
 
@@ -34,9 +34,9 @@ def gaussian_log_mass(
     """
     mean, variance = score_moments(X, statistics, beta)
     if tails is None:
-        return _log(statistics.weight) + kernel.log_expectation(mean, variance)
+        return log_of(statistics.weight) + kernel.log_expectation(mean, variance)
     wide, narrow = (kernel.log_expectation(mean, variance * factor) for factor in (1 + tails, 1 - tails))
-    return _log(statistics.weight / 2) + np.logaddexp(wide, narrow)
+    return log_of(statistics.weight / 2) + np.logaddexp(wide, narrow)
 
 
 def gaussian_field(

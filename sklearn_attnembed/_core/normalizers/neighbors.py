@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..inverted_index import _ROWS, Cells, n_keys_scanned
-from ..kernels import Kernel, _log
+from ..kernels import Kernel, log_of
 from ..normalizers.control_variate import KnownTerms
 from ..normalizers.exact import _BLOCK_ELEMENTS
 from ..statistics import KeyStatistics
@@ -65,7 +65,7 @@ def terms_of_probed_cells(
             top = np.maximum(log_mass[rows], log_f.max(axis=1))
             shift = np.where(np.isfinite(top), top, 0)
             total = np.exp(log_mass[rows] - shift) + np.exp(log_f - shift[:, None]).sum(axis=1)
-            log_mass[rows] = shift + _log(total)
+            log_mass[rows] = shift + log_of(total)
             scores -= mean[rows, a][:, None]
             count[rows, a] += weights.sum()
             first[rows, a] += scores @ weights

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from ..kernels import _log
+from ..kernels import log_of
 from ..statistics import KeyStatistics
 from ..types import Array
 
@@ -48,7 +48,7 @@ def feature_sums(Y: Array, weights: Array | None, frequencies: Array, beta: floa
     Fourier: exp(|k|^2 / 2) (cos w.k, sin w.k). Positive: exp(-|k|^2 / 2) (exp w.k, exp -w.k), Performer's.
     """
     phase, half = _projections(Y.astype(np.float64), frequencies, beta)
-    log_weights = np.zeros(len(Y)) if weights is None else _log(weights)
+    log_weights = np.zeros(len(Y)) if weights is None else log_of(weights)
     if positive:
         log_weights = log_weights - half
         exponents = phase + log_weights[:, None], log_weights[:, None] - phase
@@ -82,14 +82,16 @@ def feature_estimate(
     phase, half = _projections(X, frequencies, beta)
     reference, (one, other) = features
     if positive:
-        exponents = np.stack([phase + _log(one) + reference, _log(other) + reference - phase])
+        exponents = np.stack([phase + log_of(one) + reference, log_of(other) + reference - phase])
         log_terms = logsumexp(exponents, axis=0) - np.log(2)
         log_z = logsumexp(log_terms, axis=1) - np.log(phase.shape[1])
         return log_z - half, _error(np.exp(log_terms - log_z[:, None]))
     terms = np.cos(phase) * one + np.sin(phase) * other
     mean = terms.mean(axis=1)
     # Jensen: no sum of exponentials lies below that of its mean score. Waves can, and even below zero.
-    least = _log(statistics.weight.sum()) + beta * (X @ (statistics.weight @ statistics.mean)) / statistics.weight.sum()
-    log_z = np.maximum(_log(np.maximum(mean, 0)) + reference[0] + half, least)
-    log_error = _log(_error(terms)) + reference[0] + half
+    least = (
+        log_of(statistics.weight.sum()) + beta * (X @ (statistics.weight @ statistics.mean)) / statistics.weight.sum()
+    )
+    log_z = np.maximum(log_of(np.maximum(mean, 0)) + reference[0] + half, least)
+    log_error = log_of(_error(terms)) + reference[0] + half
     return log_z, np.exp(np.minimum(log_error - log_z, 300))
