@@ -1,4 +1,4 @@
-"""Attention scores into embeddings, in linear time, the scikit-learn way."""
+"""Embeddings from attention scores, in linear time, with the interface of scikit-learn."""
 
 from ._attention import attention
 from ._embedding import AttentionEmbedding

@@ -24,7 +24,7 @@ from .metrics import log_normalizer_exact, relative_error
 
 
 def _classify(X: Vectors, y: Integers, n_jobs: int | None) -> Iterator[tuple[str, Float64, float]]:
-    """Cross-validated accuracy with raw features and with the embedding fitted inside each fold."""
+    """Yield name, cross-validated accuracies and seconds for raw features and for the embedding."""
     models = {
         "raw pixels, scaled": StandardScaler(),
         "AttentionEmbedding": AttentionEmbedding(random_state=0, n_jobs=n_jobs),
@@ -37,7 +37,7 @@ def _classify(X: Vectors, y: Integers, n_jobs: int | None) -> Iterator[tuple[str
 
 
 def _normalize(keys: Vectors, temperature: float) -> Iterator[tuple[str, Float64, float]]:
-    """Error and time of the Gaussian normaliser on given keys."""
+    """Yield name, relative errors and seconds of the exact and the Gaussian normalizer on given keys."""
     start = time.perf_counter()
     exact = log_normalizer_exact(keys, temperature=temperature)
     yield "exact", np.zeros(1), time.perf_counter() - start
@@ -53,7 +53,7 @@ def _normalize(keys: Vectors, temperature: float) -> Iterator[tuple[str, Float64
 
 
 def demo(picture: Path | None = None, n_jobs: int | None = 2) -> None:
-    """Digits: classification, held-out perplexity and the normaliser, with a picture if matplotlib is there."""
+    """Show classification, perplexity and the normalizer on digits, with a picture if Matplotlib is installed."""
     X, y = load_digits(return_X_y=True)
     print(f"sklearn_attnembed {__version__}: {len(X)} handwritten digits of {X.shape[1]} pixels\n")
 
@@ -80,7 +80,7 @@ def demo(picture: Path | None = None, n_jobs: int | None = 2) -> None:
 
 
 def _draw(model: AttentionEmbedding, X: Vectors, y: Integers, picture: Path) -> str:
-    """Save the 2-d view; say what was done."""
+    """Save a two-dimensional picture of the embedding and return a line that says so."""
     if importlib.util.find_spec("matplotlib") is None:
         return "No picture without matplotlib: pip install 'sklearn-attnembed[plot]'."
     from matplotlib.figure import Figure
@@ -97,7 +97,7 @@ def _draw(model: AttentionEmbedding, X: Vectors, y: Integers, picture: Path) -> 
 
 
 def _read(path: Path) -> Any:
-    """A matrix from .npy, .npz (scipy sparse) or delimited text."""
+    """Read a matrix from .npy, .npz (SciPy sparse) or delimited text."""
     try:
         if path.suffix in (".npy", ".npz"):
             with open(path, "rb") as file:
@@ -119,7 +119,7 @@ def _read(path: Path) -> Any:
 
 
 def _try_to_write(target: Path) -> Path:
-    """The file that is written to until it is complete; an error where none can be."""
+    """Return the path of the temporary file to write to; raise an error if it cannot be created."""
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder. Name a file in it.")
     partial = target.with_name(target.name + ".part")
@@ -128,7 +128,7 @@ def _try_to_write(target: Path) -> Path:
 
 
 def embed(source: Path, target: Path, **params: Any) -> None:
-    """Embed a matrix in a file and write the vectors to another, complete or not at all."""
+    """Embed the matrix in one file and write the vectors to another, which is never left incomplete."""
     X = _read(source)
     partial = _try_to_write(target)
     try:
@@ -145,20 +145,20 @@ def embed(source: Path, target: Path, **params: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and run."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(prog="sklearn_attnembed", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    command = commands.add_parser("demo", help="digits: classification, perplexity, normaliser, picture")
-    command.add_argument("--picture", type=Path, default=Path("attnembed_demo.png"), help="where the picture goes")
+    command = commands.add_parser("demo", help="show accuracy, perplexity and normalizer on digits")
+    command.add_argument("--picture", type=Path, default=Path("attnembed_demo.png"), help="file of the picture")
     command.add_argument("--n-jobs", type=int, default=2, help="threads (default: 2)")
 
     command = commands.add_parser("embed", help="embed the rows of a matrix in a file")
-    command.add_argument("source", type=Path, help=".npy, .npz (scipy sparse), .csv or text")
-    command.add_argument("target", type=Path, help=".npy, or .csv")
+    command.add_argument("source", type=Path, help="matrix: .npy, .npz (SciPy sparse), .csv or text")
+    command.add_argument("target", type=Path, help="vectors: .npy or .csv")
     command.add_argument(
-        "--affinity", default="nearest_neighbors", help="as of AttentionEmbedding (default: %(default)s)"
+        "--affinity", default="nearest_neighbors", help="affinity of AttentionEmbedding (default: %(default)s)"
     )
     command.add_argument("--n-components", type=int, default=64)
     command.add_argument("--walk-length", type=int, default=1)

@@ -1,11 +1,11 @@
-"""Packages that are needed by some functions alone, imported where these are called."""
+"""Import of optional packages, at the call of the functions that need them."""
 
 from importlib import import_module
 from typing import Any
 
 
 def import_extra(module: str, extra: str, what: str) -> Any:
-    """The module, or an error that says which extra of ours brings it."""
+    """Import a module, or raise an error that names the extra of this package that installs it."""
     try:
         return import_module(module)
     except ImportError as error:

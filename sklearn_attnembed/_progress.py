@@ -1,13 +1,14 @@
-"""What `verbose` prints of a fit."""
+"""Progress of a fit, which `verbose` prints."""
 
 import math
 import time
 
 
 class Progress:
-    """A line for each iteration: loss, displacement and the time left.
+    """Formatter of one line per iteration, with loss, displacement and an estimate of the remaining time.
 
-    The displacement falls next to geometrically: so far, so on until `tol`, or all iterations where they are fewer.
+    The displacement decreases almost geometrically. Its mean rate so far gives the number of iterations until it
+    reaches `tol`, which `max_iter` bounds.
     """
 
     def __init__(self, name: str, max_iter: int, tol: float):
@@ -15,7 +16,7 @@ class Progress:
         self._start, self._first = time.perf_counter(), math.inf
 
     def line(self, iteration: int, loss: float, displacement: float) -> str:
-        """What to print after `iteration`, counted from 0."""
+        """Return the line for `iteration`, counted from 0."""
         if iteration == 0:
             self._first = displacement
         left = self._max_iter - iteration - 1
@@ -28,7 +29,7 @@ class Progress:
         )
 
     def _until_tol(self, iteration: int, displacement: float) -> float:
-        """Iterations, infinite where nothing is known."""
+        """Return the expected number of iterations until convergence, infinite if there is no estimate."""
         if displacement <= self._tol and self._tol > 0:
             return 0
         if self._tol <= 0 or displacement >= self._first:
@@ -37,7 +38,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """In the units that one would say."""
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)

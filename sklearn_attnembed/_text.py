@@ -1,4 +1,4 @@
-"""AttentionWordVectors: documents -> word vectors -> features of documents."""
+"""AttentionWordVectors, which learns word vectors from documents and turns documents into features."""
 
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
@@ -23,10 +23,10 @@ from .affinity._words import PARAMETER_CONSTRAINTS, documents_to_words, hashable
 
 
 class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Word vectors from texts, and mean word vectors as features of documents.
+    """Word vectors learned from texts, and mean word vectors as features of documents.
 
-    Words are embedded so that the attention of a word goes to the words that occur near it: co-occurrences
-    (:func:`~sklearn_attnembed.affinity.cooccurrence`) are embedded by :class:`AttentionEmbedding`.
+    Words are embedded so that each word attends to the words that occur near it [1]_: their co-occurrences, counted by
+    :func:`~sklearn_attnembed.affinity.cooccurrence`, are embedded by :class:`AttentionEmbedding`.
 
     Read more in the :ref:`User Guide <words>`.
 
@@ -35,48 +35,52 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     n_components : int, default=100
         Dimension of the vectors.
     window : int, default=5
-        Words to the left and to the right that count as near.
+        Size of the context window: two words co-occur if they are at most this many words apart in a document.
     min_count : int, default=5
-        Words that occur less often have no vector.
+        Minimal number of occurrences of a word. Words that occur less often get no vector.
     subsample : float or None, default=1e-5
-        Thins out words that make up a larger share of the text than this.
+        Threshold for down-weighting frequent words: words that make up a larger fraction of the text count less, see
+        :func:`~sklearn_attnembed.affinity.cooccurrence`. None counts all words equally.
     window_weight : {"uniform", "linear", "harmonic"}, default="uniform"
-        What pairs count by their distance.
+        Weight of a co-occurrence as a function of the distance of its words, see
+        :func:`~sklearn_attnembed.affinity.cooccurrence`.
     gamma : float, default=0.75
-        Vectors are pushed away from the mean over words in proportion to their counts to this power.
+        Exponent of the null model. The repulsion between words averages over all words in proportion to their counts to
+        this power.
     analyzer : {"word", "char", "char_wb"} or callable, default="word"
-        How strings become words, as of :class:`sklearn.feature_extraction.text.CountVectorizer`. Documents that are
-        lists of words are taken as they are.
+        How strings are split into words, as in :class:`sklearn.feature_extraction.text.CountVectorizer`. Documents that
+        are lists of words are not split further.
     temperature : float, default=0.125
-        Of the attention; the sharper, the finer the distinctions. Small texts want it higher.
+        Temperature of the attention. Scores are divided by it, so lower values make finer distinctions; small texts
+        need higher values.
     max_iter : int, default=100
-        Iterations at most.
+        Maximum number of iterations.
     tol : float, default=1e-3
-        When to stop, see :class:`AttentionEmbedding`.
+        Tolerance of the stopping rule, see :class:`AttentionEmbedding`.
     random_state : int, RandomState instance or None, default=None
-        Seed. The same seed gives the same bits, whatever `n_jobs`.
+        Seed of the random number generator. Results with the same seed are identical for every `n_jobs`.
     n_jobs : int or None, default=None
-        Threads.
+        Number of threads.
     verbose : int, default=0
-        If positive, print every iteration.
+        Verbosity. If positive, every iteration is printed.
 
     Attributes
     ----------
     vocabulary_ : dict
-        Row of each word in `embedding_`; the most frequent first.
+        Mapping of each word to its row in `embedding_`, with the most frequent word first.
     embedding_ : ndarray of shape (n_words, n_components), float32
-        Unit vectors of the words; zero for words that are never near another.
+        Vectors of the words, of unit norm. Isolated words have zero vectors.
     isolated_ : ndarray of bool of shape (n_words,)
-        Words that are never near another.
+        Whether a word never co-occurs with another word of the vocabulary.
     n_iter_ : int
-        Iterations run.
+        Number of iterations run.
     loss_curve_ : list of float
-        The surrogate loss of a word, in nats, at the start of each iteration.
+        Mean surrogate loss per word, in nats, at the start of each iteration.
 
     See Also
     --------
-    AttentionEmbedding : ``affinity="bipartite"`` embeds documents and words together, from a table of counts.
-    sklearn.feature_extraction.text.TfidfVectorizer : One column for each word.
+    AttentionEmbedding : Embed documents and words together, with ``affinity="bipartite"``, from a table of counts.
+    sklearn.feature_extraction.text.TfidfVectorizer : Features of documents with one column for each word.
 
     References
     ----------
@@ -90,11 +94,11 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     >>> model = AttentionWordVectors(8, random_state=0).fit(texts)
     >>> model.transform(["dogs purr", "cats bark"]).shape
     (2, 8)
-    >>> len(model.most_similar("cats", topn=3))
-    3
+    >>> sorted(word for word, cosine in model.most_similar("cats", topn=2))
+    ['and', 'dogs']
     """
 
-    # Documents are what X is elsewhere, no metadata.
+    # Documents take the place of X, so they are not metadata to be routed.
     __metadata_request__fit = {"documents": metadata_routing.UNUSED}
     __metadata_request__transform = {"documents": metadata_routing.UNUSED}
 
@@ -142,12 +146,12 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     @whole_or_as_before()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, documents: Documents, y: Any = None) -> Self:
-        """Learn vectors of the words.
+        """Learn a vector for each word.
 
         Parameters
         ----------
         documents : iterable of str, or of iterables of words
-            Read once and never held.
+            Texts. They are read once and not kept in memory.
         y : Ignored
             Present for API consistency.
 
@@ -159,14 +163,14 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Raises
         ------
         ValueError
-            If `documents` is one string, or no two words are frequent enough.
+            If `documents` is a single string, or if fewer than two words are frequent enough.
 
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` was reached first.
+            If `max_iter` is reached before convergence.
         UserWarning
-            If words are never near another.
+            If words of the vocabulary never co-occur with another.
         """
         affinity, vocabulary, p0, _ = cooccurrence(
             documents,
@@ -200,7 +204,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
-        with warnings.catch_warnings():  # said below, of words
+        with warnings.catch_warnings():  # the same warnings, worded for words, follow below
             warnings.filterwarnings("ignore", ".* rows have no affinity")
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(affinity)
@@ -221,35 +225,37 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return self
 
     def fit_transform(self, documents: Documents, y: Any = None) -> Vectors:
-        """Learn vectors of the words and return those of the documents: the same as ``fit(X).transform(X)``.
+        """Learn a vector for each word and return the vectors of the documents.
+
+        The result is that of ``fit(documents).transform(documents)``.
 
         Parameters
         ----------
         documents : iterable of str, or of iterables of words
-            Read twice: of what can be read once alone, as of a generator, a list is made.
+            Texts. They are read twice, so an iterator, such as a generator, is first turned into a list.
         y : Ignored
             Present for API consistency.
 
         Returns
         -------
         X : ndarray of shape (n_documents, n_components), float32
-            Zero for documents without any word that is known, with one warning.
+            Mean word vectors. They are zero for documents without any known word, which causes a warning.
         """
         documents = list(documents) if isinstance(documents, Iterator) else documents
         return self.fit(documents).transform(documents)
 
     def transform(self, documents: Documents) -> Vectors:
-        """Mean vectors of documents over the words known, every occurrence counted.
+        """Compute the mean of the word vectors of each document, over all occurrences of known words.
 
         Parameters
         ----------
         documents : iterable of str, or of iterables of words
-            Read once and never held.
+            Texts. They are read once and not kept in memory.
 
         Returns
         -------
         X : ndarray of shape (n_documents, n_components), float32
-            Zero for documents without any word that is known, with one warning.
+            Mean word vectors. They are zero for documents without any known word, which causes a warning.
         """
         check_is_fitted(self)
         rows: list[int] = []
@@ -274,22 +280,22 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def most_similar(
         self, word: Hashable | Sequence[Hashable], topn: int = 10, *, negative: Hashable | Sequence[Hashable] = ()
     ) -> list[tuple[Any, float]]:
-        """Find the words whose vectors point the same way.
+        """Find the words whose vectors have the largest cosine similarity with given words.
 
         Parameters
         ----------
         word : str or list of str
-            One word, or several whose vectors are added.
+            One word, or several words whose unit vectors are added.
         topn : int, default=10
-            How many.
+            Number of words to return.
         negative : list of str, default=()
-            Words whose vectors are subtracted: "king" - "man" + "woman" is
+            Words whose unit vectors are subtracted. The analogy "king" - "man" + "woman" is
             ``most_similar(["king", "woman"], negative=["man"])``.
 
         Returns
         -------
         similar : list of (word, cosine)
-            The most similar first; the words asked for are left out.
+            Words and their cosine similarities, the most similar first. The given words are left out.
 
         Raises
         ------
@@ -324,20 +330,21 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return [(words[row], float(cosine[row])) for row in best]
 
     def save_word2vec_format(self, path: str | PathLike[str]) -> None:
-        """Write the vectors as text in word2vec's format, complete or not at all.
+        """Write the word vectors to a text file in the format of word2vec.
 
-        A line with the number of words and dimensions, then one for each word. ``gensim.models.KeyedVectors``
-        reads it by ``load_word2vec_format(path)``.
+        The first line holds the number of words and of dimensions, and each further line a word and its vector.
+        ``gensim.models.KeyedVectors.load_word2vec_format(path)`` reads the file. An interrupted call leaves no
+        incomplete file.
 
         Parameters
         ----------
         path : str or path-like
-            The file, which is replaced if it is there.
+            File to write, which is replaced if it exists.
 
         Raises
         ------
         ValueError
-            If a word is no string or holds white space, which the format cannot tell from what lies between columns.
+            If a word is not a string, or contains white space, which is the separator of the format.
 
         Examples
         --------
@@ -372,24 +379,24 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     @classmethod
     def load_word2vec_format(cls, path: str | PathLike[str], **params: Any) -> Self:
-        """Make a model with the vectors of a text file in word2vec's format, ready to transform.
+        """Create a model from word vectors in a text file in the format of word2vec.
 
         Parameters
         ----------
         path : str or path-like
-            The file.
+            File to read.
         **params : dict
-            Parameters of the model, say `analyzer`.
+            Parameters of the model, such as `analyzer`.
 
         Returns
         -------
         model : AttentionWordVectors
-            With `vocabulary_`, `embedding_` and `isolated_`.
+            Model with the attributes `vocabulary_`, `embedding_` and `isolated_`, ready to transform documents.
 
         Raises
         ------
         ValueError
-            If the file is not in that format; the line is named.
+            If the file is not in this format. The message names the line.
 
         Examples
         --------
@@ -426,7 +433,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
 
 def _read_word2vec(path: str | PathLike[str], file: TextIO) -> tuple[dict[Any, int], Vectors]:
-    """Words and vectors of an open text file."""
+    """Read words and vectors from an open text file."""
     header = file.readline().split()
     if len(header) != 2 or not all(len(number) < 20 and number.isdecimal() and int(number) > 0 for number in header):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Generators: graphs with known communities, delayed modular sequences."""
+"""Generators of synthetic data: graphs with known communities and delayed modular sequences."""
 
 from numbers import Integral, Real
 
@@ -34,33 +34,33 @@ def make_block_model(
     degree_spread: float = 0.5,
     random_state: RandomState = None,
 ) -> tuple[sp.csr_array, NDArray[np.int64]]:
-    """Degree-corrected stochastic block model: an undirected graph with communities.
+    """Generate an undirected graph with communities, by the degree-corrected stochastic block model.
 
-    Edges are drawn one by one: the first end by its propensity, the second, by its propensity, from the same
-    community or, with probability `mixing`, from all nodes. Repeated edges and self-loops are dropped, so the
-    mean degree comes out a little lower than asked for.
+    Edges are drawn independently [1]_. The first end of an edge is drawn in proportion to the propensities of the
+    nodes; the second end likewise, but from the same community or, with probability `mixing`, from all nodes. Repeated
+    edges and self-loops are dropped, so the mean degree is slightly lower than `mean_degree`.
 
     Parameters
     ----------
     n_samples : int, default=1000
-        Nodes.
+        Number of nodes.
     n_classes : int, default=5
-        Communities, of equal size up to one.
+        Number of communities, whose sizes differ by at most one.
     mean_degree : float, default=10.0
-        Mean number of neighbours.
+        Mean number of neighbors.
     mixing : float in [0, 1], default=0.2
-        Share of edges that ignore communities; 1 leaves no structure.
+        Fraction of the edges that ignore communities. With 1 the graph has no communities.
     degree_spread : float, default=0.5
-        Standard deviation of the logarithm of the propensities; 0 makes all alike.
+        Standard deviation of the logarithm of the propensities. With 0 all propensities are equal.
     random_state : int, RandomState instance or None, default=None
-        Seed.
+        Seed of the random number generator.
 
     Returns
     -------
     adjacency : csr_array of shape (n_samples, n_samples)
-        Symmetric, 0 or 1, float64. Nodes may be isolated.
+        Symmetric adjacency matrix with entries 0 and 1, float64. Nodes may be isolated.
     y : ndarray of int of shape (n_samples,)
-        Communities.
+        Community of each node.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def make_block_model(
 
     See Also
     --------
-    sklearn_attnembed.AttentionEmbedding : ``affinity="precomputed"`` embeds the graph.
-    sklearn.datasets.make_blobs : Points, not a graph.
+    sklearn_attnembed.AttentionEmbedding : Embed the graph, with ``affinity="precomputed"``.
+    sklearn.datasets.make_blobs : Generate points instead of a graph.
 
     References
     ----------
@@ -91,10 +91,10 @@ def make_block_model(
     rng = check_random_state(random_state)
     y = np.arange(n_samples) * n_classes // n_samples
     log_propensity = min(degree_spread, 1e300) * rng.standard_normal(n_samples)
-    propensity = np.exp(log_propensity - max(log_propensity.max() - 300, 0))  # sums stay finite
+    propensity = np.exp(log_propensity - max(log_propensity.max() - 300, 0))  # so that sums stay finite
     n_edges = int(n_samples * mean_degree / 2)
 
-    # Inverse sampling on the cumulative propensity: within a class it runs over an interval of the whole.
+    # Inverse transform sampling from the cumulative propensity, of which each community covers an interval.
     cumulative = np.concatenate([[0], np.cumsum(propensity)])
     ends = np.searchsorted(y, np.arange(n_classes + 1))
     low, high = cumulative[ends[:-1]], cumulative[ends[1:]]
@@ -128,32 +128,34 @@ def make_modular_sequences(
     *,
     random_state: RandomState = None,
 ) -> NDArray[np.int64]:
-    """Delayed autoregressive sequences in modular arithmetic, ``x(t) = x(t - 1) + x(t - delay) mod base``.
+    """Generate delayed autoregressive sequences in modular arithmetic.
 
-    The tasks that expressive attention [1]_ was tested on: to tell the next number a model has to look at just two of
-    the numbers before it, and base and delay set how hard that is. The first `delay` numbers are uniform.
+    The recursion is ``x(t) = x(t - 1) + x(t - delay) mod base``, after `delay` numbers that are drawn uniformly. These
+    are the sequences on which expressive attention was tested [1]_: the next number depends on just two earlier ones,
+    and `base` and `delay` set the difficulty.
 
     Parameters
     ----------
     n_sequences : int, default=100
-        Sequences.
+        Number of sequences.
     base : int, default=2
-        Numbers are 0 to ``base - 1``.
+        Modulus. Numbers run from 0 to ``base - 1``.
     delay : int, default=5
-        How far back a sequence looks.
+        Distance of the earlier of the two terms in the recursion.
     length : int, default=None
-        Numbers in each; ``delay + 1`` if None: all that can be chosen freely, and the first that follows from it.
+        Length of each sequence; ``delay + 1`` if None, which is the random numbers and the first that follows from
+        them.
     random_state : int, RandomState instance or None, default=None
-        Seed.
+        Seed of the random number generator.
 
     Returns
     -------
     sequences : ndarray of int64 of shape (n_sequences, length)
-        ``sequences[:, :-1]`` are contexts, ``sequences[:, 1:]`` what comes next.
+        Sequences. To learn the next number, use ``sequences[:, :-1]`` as inputs and ``sequences[:, 1:]`` as targets.
 
     See Also
     --------
-    sklearn_attnembed.nn.ExpressiveMultiheadAttention : A layer to learn them with.
+    sklearn_attnembed.nn.ExpressiveMultiheadAttention : Attention layer for models that learn these sequences.
 
     References
     ----------
@@ -162,11 +164,10 @@ def make_modular_sequences(
     Examples
     --------
     >>> from sklearn_attnembed.datasets import make_modular_sequences
-    >>> x = make_modular_sequences(3, base=4, delay=2, length=6, random_state=0)
-    >>> x.shape
-    (3, 6)
-    >>> bool(((x[:, 4] + x[:, 3]) % 4 == x[:, 5]).all())
-    True
+    >>> make_modular_sequences(3, base=4, delay=2, length=6, random_state=0)
+    array([[0, 3, 3, 2, 1, 3],
+           [1, 0, 1, 1, 2, 3],
+           [3, 3, 2, 1, 3, 0]])
     """
     rng = check_random_state(random_state)
     sequences = np.zeros((n_sequences, max(delay + 1 if length is None else length, delay)), np.int64)

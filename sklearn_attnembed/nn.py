@@ -1,4 +1,7 @@
-"""Expressive attention for PyTorch, with the interfaces of PyTorch's own attention. Needs the extra ``torch``."""
+"""Expressive attention for PyTorch, with the interfaces of PyTorch's own attention.
+
+This module needs PyTorch, which the extra ``torch`` installs.
+"""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -29,11 +32,12 @@ __all__ = [
     "squared_attention",
 ]
 
-# A weight is (z^2 + _FLOOR) / (1 + z^2 + _FLOOR): a query without any score attends uniformly.
+# A weight is (z^2 + _FLOOR) / (1 + z^2 + _FLOOR), so that a query whose scores are all zero attends uniformly.
 _FLOOR = 1e-30
-# Scores of a block: 4 MB in float32 on a CPU, to stay in its cache; on other devices launches cost more than memory.
+# Number of scores in a block: 4 MB in float32 on a CPU, which fit its cache. On other devices kernel launches cost more
+# than memory, so blocks are larger.
 _CPU_BLOCK, _DEVICE_BLOCK = 2**20, 2**26
-# Queries of a block of causal squared attention.
+# Number of queries in a block of causal squared attention.
 _CHUNK = 64
 
 
@@ -48,47 +52,49 @@ def expressive_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Expressive attention with the signature of :func:`torch.nn.functional.scaled_dot_product_attention`.
+    """Compute expressive attention, with the signature of PyTorch's scaled dot-product attention.
 
-    ``sum_j a_ij v_j`` with ``a_ij = w_ij / sum_j w_ij``, ``w = z^2 / (1 + z^2)``, ``z = scale q . k`` [1]_. Scores live
-    block by block, in the backward pass too: memory is linear in the lengths, but for a block of at most 4 MB. Half
-    precision is computed in float32, under autocast as well.
+    The output for query i is ``sum_j a_ij v_j`` with ``a_ij = w_ij / sum_j w_ij``, ``w = z^2 / (1 + z^2)`` and
+    ``z = scale q . k`` [1]_. Arguments are those of :func:`torch.nn.functional.scaled_dot_product_attention`. Scores
+    are computed block by block, also in the backward pass, so memory is linear in the lengths except for one block of
+    at most 4 MB (on a CPU). Inputs in half precision are computed in float32, also under autocast.
 
     Parameters
     ----------
     query : Tensor of shape (..., L, E)
-        Queries; leading dimensions, such as batch and heads, broadcast.
+        Queries. Leading dimensions, such as batch and heads, are broadcast.
     key : Tensor of shape (..., S, E)
         Keys.
     value : Tensor of shape (..., S, Ev)
         Values.
     attn_mask : Tensor broadcastable to (..., L, S), default=None
-        Boolean: True where a query may attend. Floating: added to the logarithm of the weight, as to the score in
-        softmax attention, where -inf forbids.
+        Attention mask. A boolean mask is True where a query may attend. A floating mask is added to the logarithm of
+        the weight, as it is added to the score in softmax attention; -inf forbids a pair.
     dropout_p : float, default=0.0
-        Share of weights set to zero. If positive all weights are held at once.
+        Probability with which a weight is set to zero. If it is positive, all weights are held in memory at once.
     is_causal : bool, default=False
-        Whether query i attends to keys 0 to i only. Not together with `attn_mask`.
+        Whether query i attends to keys 0 to i only. Cannot be combined with `attn_mask`.
     scale : float, default=None
-        Factor of the scores; ``1 / sqrt(E)`` if None.
+        Factor by which dot products are multiplied; ``1 / sqrt(E)`` if None.
     enable_gqa : bool, default=False
-        Whether each head of keys and values serves several heads of queries (dimension -3).
+        Whether to use grouped-query attention, in which each head of keys and values (dimension -3) serves several
+        heads of queries.
 
     Returns
     -------
     Tensor of shape (..., L, Ev)
-        Of the dtype of `query`. A query without any score, all z = 0, attends uniformly to the keys it may attend to;
-        one that may attend to none gets zeros.
+        Attended values, of the dtype of `query`. A query whose scores are all zero attends uniformly to the keys that
+        it may attend to. A query that may attend to no key gets zeros.
 
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit, or a mask is given together with `is_causal`.
+        If shapes or dtypes do not match, or if a mask is given together with `is_causal`.
 
     See Also
     --------
-    ExpressiveMultiheadAttention : The module, with projections and heads.
-    expressive_flex_attention : One fused kernel when compiled, for masks made of blocks.
+    ExpressiveMultiheadAttention : Module with projections and heads.
+    expressive_flex_attention : Variant with block masks, one fused kernel when compiled.
     sklearn_attnembed.attention : The same on arrays, without gradients.
 
     References
@@ -97,7 +103,7 @@ def expressive_attention(
 
     Examples
     --------
-    A query sees parallel and antiparallel keys alike, and no orthogonal ones:
+    A query attends equally to parallel and antiparallel keys, and not to orthogonal ones:
 
     >>> import torch
     >>> from sklearn_attnembed.nn import expressive_attention
@@ -119,7 +125,7 @@ def expressive_attention(
 
 
 def _autocast(*tensors):
-    """Tensors as autocast would have them, where it is on."""
+    """Return the tensors in the dtype of autocast, if it is enabled."""
     device = tensors[0].device.type
     if not _is_autocast(device):
         return tensors
@@ -132,12 +138,12 @@ def _is_autocast(device):
 
 
 def _no_autocast(device):
-    """A context without autocast."""
+    """Return a context in which autocast is disabled."""
     return torch.autocast(device, enabled=False) if _is_autocast(device) else nullcontext()
 
 
 def _repeat_heads(query, key, value):
-    """Keys and values with as many heads as the queries."""
+    """Repeat the heads of keys and values to as many as the queries have."""
     if (
         min(query.dim(), key.dim(), value.dim()) < 3
         or query.shape[-3] % key.shape[-3]
@@ -152,7 +158,7 @@ def _repeat_heads(query, key, value):
 
 
 def _check(query, key, value, attn_mask, is_causal):
-    """Errors before any work."""
+    """Raise an error for arguments that do not match, before anything is computed."""
     _refuse_nested(query, key, value)
     names = zip(("query", "key", "value"), (query, key, value), strict=True)
     for name, tensor in names:
@@ -199,18 +205,18 @@ def _refuse_nested(*tensors):
 
 
 def _working(*tensors):
-    """The tensors in float32 if they are in half precision."""
+    """Return the tensors, in float32 if they are in half precision."""
     return tuple(t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors)
 
 
 def _weigh(scores):
-    """Weights of scores: one temporary, no overflow."""
+    """Return the weights of scores, with one temporary tensor and without overflow."""
     floor = torch.full((), _FLOOR, dtype=scores.dtype, device=scores.device)
     return torch.addcmul(floor, scores, scores).reciprocal_().add_(1).reciprocal_()
 
 
 def _factor(mask, dtype):
-    """What a mask multiplies weights by, and nothing of a row is lost to underflow."""
+    """Return the factors by which a mask multiplies weights, scaled so that the largest of each row is 1."""
     if mask.dtype == torch.bool:
         return mask.to(dtype)
     mask = mask.to(dtype)
@@ -221,17 +227,20 @@ def _factor(mask, dtype):
 
 
 def _inverse(total):
-    """1 / total, zero for rows that may attend to nothing."""
+    """Return 1 / total, and zero for rows that may attend to no key."""
     return torch.where(total > 0, total, 1).reciprocal() * (total > 0)
 
 
 def _divided(part, total):
-    """part / total, zero for rows that may attend to nothing. A product with 1 / total would overflow going back."""
+    """Return part / total, and zero for rows that may attend to no key.
+
+    The backward pass of a product with 1 / total would overflow.
+    """
     return part / torch.where(total > 0, total, 1)
 
 
 def _at_once(query, key, value, mask, is_causal, scale, dropout_p=0.0):
-    """Output and all weights, differentiable as often as asked for, with respect to the mask too."""
+    """Return output and all weights, which can be differentiated any number of times, also in the mask."""
     q, k, v = _working(query, key, value)
     z = (scale * q) @ k.mT
     square = (z * z).clamp(max=1 / _FLOOR)
@@ -249,7 +258,10 @@ def _output(query, key, value, **settings):
 
 
 class _InBlocks(torch.autograd.Function):
-    """Expressive attention, a block of scores at a time; the only one is kept for the backward pass, others are not."""
+    """Expressive attention by blocks of scores.
+
+    If there is one block alone, its scores are kept for the backward pass; otherwise they are computed again.
+    """
 
     @staticmethod
     def forward(query, key, value, mask, is_causal, scale, keep):
@@ -276,14 +288,14 @@ class _InBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope, *_):
         query, key, value, mask, *results = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again, or inside of torch.func
+        if torch.is_grad_enabled():  # a second derivative is wanted, or this runs inside torch.func
             again = partial(_output, mask=mask, is_causal=ctx.is_causal, scale=ctx.scale)
             return *torch.func.vjp(again, query, key, value)[1](slope), None, None, None, None
         batch = _batch(query, key, value)
         q, k, v, blocks = _plan(query, key, value, ctx.scale)
         slope, output, totals, kept = (_flat(tensor, batch) for tensor in _working(slope, *results))
-        slope = slope * _inverse(totals)  # of weights that are not yet divided
-        pull = (slope * output).sum(-1, keepdim=True).neg_()
+        slope = slope * _inverse(totals)  # now with respect to the output before normalization
+        offset = (slope * output).sum(-1, keepdim=True).neg_()  # from the derivative of the totals
         by_q, by_k, by_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for heads, rows in blocks:
             seen = min(rows.stop, k.shape[1]) if ctx.is_causal else k.shape[1]
@@ -294,7 +306,7 @@ class _InBlocks(torch.autograd.Function):
             weight = _masked(weight, mask, batch, heads, rows, ctx.is_causal)
             by_v[heads, :seen].baddbmm_(weight.mT, slope[heads, rows])
             z = torch.mul(scores, rest, out=weight).mul_(rest)  # half the derivative of the weight
-            torch.baddbmm(pull[heads, rows], slope[heads, rows], v[heads, :seen].mT, out=rest)
+            torch.baddbmm(offset[heads, rows], slope[heads, rows], v[heads, :seen].mT, out=rest)
             z = _masked(z.mul_(rest), mask, batch, heads, rows, ctx.is_causal)
             torch.matmul(z, keys, out=by_q[heads, rows])
             by_k[heads, :seen].baddbmm_(z.mT, q[heads, rows])
@@ -303,7 +315,7 @@ class _InBlocks(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, query, key, value, mask, is_causal, scale, keep):
-        """One leading dimension more, in front of the others."""
+        """Apply the function to tensors with one more leading dimension, in front of the others."""
         tensors = list(zip((query, key, value, mask), in_dims[:4], strict=True))
         rank = max(t.dim() - (d is not None) for t, d in tensors if t is not None)
 
@@ -317,23 +329,26 @@ class _InBlocks(torch.autograd.Function):
 
 
 def _batch(*tensors):
-    """The leading dimensions, broadcast."""
+    """Return the leading dimensions of the tensors, broadcast."""
     shapes = {tensor.shape[:-2] for tensor in tensors}
     return shapes.pop() if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
 
 
 def _flat(tensor, batch):
-    """One leading dimension for all."""
+    """Expand the leading dimensions to `batch` and flatten them to one."""
     return tensor.expand(*batch, *tensor.shape[-2:]).reshape(prod(batch), *tensor.shape[-2:])
 
 
 def _folded(slope, tensor, batch):
-    """The gradient of a tensor from that of what it was broadcast to."""
+    """Return the gradient of a tensor, given that of its broadcast, flattened version."""
     return slope.reshape(*batch, *slope.shape[-2:]).sum_to_size(tensor.shape).to(tensor.dtype)
 
 
 def _plan(query, key, value, scale):
-    """Scaled queries, keys and values with one leading dimension, and blocks: slices of it and of the queries."""
+    """Return scaled queries, keys and values with one leading dimension, and the blocks of scores.
+
+    A block is a slice of the leading dimension and a slice of the queries.
+    """
     batch = _batch(query, key, value)
     q, k, v = (_flat(tensor, batch) for tensor in _working(query, key, value))
     most = _CPU_BLOCK if q.device.type == "cpu" else _DEVICE_BLOCK
@@ -344,7 +359,7 @@ def _plan(query, key, value, scale):
 
 
 def _masked(weight, mask, batch, heads, rows, is_causal):
-    """Weights of a block, zero where the mask forbids and changed where it says so."""
+    """Multiply the weights of a block by the factors of the mask, in place."""
     if is_causal:
         return weight.tril_(rows.start)
     if mask is None:
@@ -363,25 +378,28 @@ def _masked(weight, mask, batch, heads, rows, is_causal):
 def expressive_score(
     score: Tensor, batch: Tensor | int, head: Tensor | int, q_idx: Tensor | int, kv_idx: Tensor | int
 ) -> Tensor:
-    """Logarithm of the expressive weight of a score, a `score_mod` for :func:`torch.nn.attention.flex_attention`.
+    """Compute the logarithm of the expressive weight of a score.
 
-    Softmax over it is expressive attention: it turns any attention that lets scores be modified into that.
+    This is a `score_mod` for :func:`torch.nn.attention.flex_attention.flex_attention`: the softmax of these logarithms
+    is expressive attention. It turns every implementation of softmax attention that lets scores be modified into
+    expressive attention.
 
     Parameters
     ----------
     score : Tensor
-        Scaled dot products.
+        Scaled dot products z.
     batch, head, q_idx, kv_idx : Tensor
-        Where they stand; of no influence.
+        Indices of the score, which are ignored.
 
     Returns
     -------
     Tensor
-        ``log(z^2 / (1 + z^2))``; about -69 where z = 0, so that a query without any score attends uniformly.
+        ``log(z^2 / (1 + z^2))``. It is about -69 where z = 0, so that a query whose scores are all zero attends
+        uniformly.
 
     See Also
     --------
-    expressive_flex_attention : FlexAttention with it.
+    expressive_flex_attention : FlexAttention with this function as `score_mod`.
 
     Examples
     --------
@@ -404,10 +422,11 @@ def expressive_flex_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Expressive attention by FlexAttention: block-sparse masks, and one fused kernel when compiled.
+    """Compute expressive attention by FlexAttention, with block-sparse masks.
 
-    The same as :func:`expressive_attention` where FlexAttention runs; ``torch.compile(expressive_flex_attention)`` is
-    the fast way on a GPU. Not compiled, FlexAttention holds all scores, and says so in a warning.
+    The result is that of :func:`expressive_attention`. Compiled by ``torch.compile(expressive_flex_attention)``, it is
+    one fused kernel, the fastest way on a GPU. If it is not compiled, FlexAttention holds all scores in memory and
+    warns.
 
     Parameters
     ----------
@@ -418,13 +437,13 @@ def expressive_flex_attention(
     value : Tensor of shape (B, H, S, Ev)
         Values.
     score_mod : callable, default=None
-        A change ``(log_weight, batch, head, q_idx, kv_idx) -> log_weight`` of the logarithm of the weight.
+        Function ``(log_weight, batch, head, q_idx, kv_idx) -> log_weight`` that modifies the logarithm of the weight.
     block_mask : torch.nn.attention.flex_attention.BlockMask, default=None
-        Which pairs there are.
+        Mask of the pairs of query and key that attend; all pairs if None.
     scale : float, default=None
-        Factor of the scores; ``1 / sqrt(E)`` if None.
+        Factor by which dot products are multiplied; ``1 / sqrt(E)`` if None.
     enable_gqa : bool, default=False
-        Whether each head of keys and values serves several heads of queries.
+        Whether to use grouped-query attention, in which each head of keys and values serves several heads of queries.
 
     Returns
     -------
@@ -433,7 +452,7 @@ def expressive_flex_attention(
 
     See Also
     --------
-    expressive_attention : The fast way where nothing is compiled, in memory linear in the lengths.
+    expressive_attention : Faster without compilation, and in memory linear in the lengths.
 
     Examples
     --------
@@ -444,7 +463,7 @@ def expressive_flex_attention(
     >>> window = create_block_mask(lambda b, h, i, j: (i >= j) & (i - j < 64), None, None, 256, 256, device="cpu")
     >>> query = key = value = torch.randn(1, 2, 256, 16)
     >>> attend = expressive_flex_attention  # torch.compile(expressive_flex_attention), where time matters
-    >>> with warnings.catch_warnings(action="ignore"):  # of not being compiled
+    >>> with warnings.catch_warnings(action="ignore"):  # FlexAttention warns that it is not compiled
     ...     output = attend(query, key, value, block_mask=window)
     >>> output.shape
     torch.Size([1, 2, 256, 16])
@@ -460,20 +479,22 @@ def expressive_flex_attention(
 
 # squared attention, in linear time -------------------------------------------------------------------
 class SquaredState(NamedTuple):
-    """What squared attention remembers of keys and values: its size does not depend on how many there were.
+    """Sums over keys and values from which squared attention is computed.
+
+    The size of the state does not depend on the number of keys.
 
     Parameters
     ----------
     moments : Tensor of shape (..., E (E + 1) / 2, Ev + 1)
-        Sum of products of a key's components, times its value and one.
+        Sum over the keys of the products of two components of the key, times the value with a one appended.
     values : Tensor of shape (..., 1, Ev + 1)
-        Sum of the values, and their number.
+        Sum of the values, with the number of keys appended.
     size : Tensor of shape (..., 1, 1)
         Sum of the squared norms of the keys.
 
     See Also
     --------
-    squared_attention : Takes and returns it.
+    squared_attention : Function that takes and returns the state.
 
     Examples
     --------
@@ -492,10 +513,11 @@ class SquaredState(NamedTuple):
 def squared_attention(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, state: SquaredState | None = None
 ) -> tuple[Tensor, SquaredState]:
-    """Attention by squared dot products, exact, in linear time: expressive attention where scores are small.
+    """Compute attention by squared dot products, exactly and in linear time.
 
-    The weight ``(q . k)^2`` is an inner product of ``E (E + 1) / 2`` features, so the sums over the keys are taken
-    once: O((L + S) E^2 Ev) in place of O(L S (E + Ev)). A scale would cancel.
+    The weight ``(q . k)^2`` is the limit of the expressive weight for small scores [1]_. It is an inner product of
+    ``E (E + 1) / 2`` features, so the sums over the keys are taken once for all queries, in O((L + S) E^2 Ev)
+    operations instead of O(L S (E + Ev)). There is no `scale`, because it would cancel.
 
     Parameters
     ----------
@@ -504,27 +526,27 @@ def squared_attention(
     key : Tensor of shape (..., S, E)
         Keys.
     value : Tensor of shape (..., S, Ev)
-        Values; leading dimensions of all three are equal.
+        Values. Queries, keys and values have equal leading dimensions.
     is_causal : bool, default=False
-        Whether query i attends to keys 0 to i only; needs L = S.
+        Whether query i attends to keys 0 to i only, which requires L = S.
     state : SquaredState, default=None
-        Of the keys and values that came before.
+        State returned for earlier keys and values, to which the queries attend as well.
 
     Returns
     -------
     output : Tensor of shape (..., L, Ev)
-        Of the dtype of `query`. A query without any score attends uniformly.
+        Attended values, of the dtype of `query`. A query whose scores are all zero attends uniformly.
     state : SquaredState
-        Of all keys and values so far.
+        State after all keys and values so far.
 
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If shapes do not match.
 
     See Also
     --------
-    SquaredRecurrentAttention : The module, with projections and heads.
+    SquaredRecurrentAttention : Module with projections and heads.
     expressive_attention : Weights ``z^2 / (1 + z^2)``, in quadratic time.
 
     References
@@ -533,7 +555,7 @@ def squared_attention(
 
     Examples
     --------
-    One by one is the same as all at once:
+    Step by step, the result is the same as for the whole sequence at once:
 
     >>> import torch
     >>> from sklearn_attnembed.nn import squared_attention
@@ -572,13 +594,13 @@ def squared_attention(
 
 
 def _squared_features(x):
-    """Products x_a x_b, those with a < b times sqrt(2): their inner product is (x . y)^2."""
+    """Return the products x_a x_b, those with a < b times sqrt(2), whose inner product is (x . y)^2."""
     a, b = torch.triu_indices(x.shape[-1], x.shape[-1], device=x.device)
     return x[..., a] * x[..., b] * torch.where(a == b, 1.0, 2.0).to(x.dtype).sqrt()
 
 
 def _remember(state, k, v):
-    """The state with further keys."""
+    """Return the state with further keys added."""
     moments, values, size = state
     return SquaredState(
         moments + _squared_features(k).mT @ v,
@@ -588,14 +610,17 @@ def _remember(state, k, v):
 
 
 def _recall(q, state, values, size):
-    """Weighted sums of values and ones; every key counts a little more than what rounding leaves of no score."""
+    """Return weighted sums of values and ones.
+
+    A small constant, just above the rounding error of a zero score, is added to the weight of every key.
+    """
     floor = 32 * torch.finfo(q.dtype).eps * q.square().sum(-1, keepdim=True) * size
     floor = floor / values[..., -1:].clamp(min=1) + _FLOOR
     return _squared_features(q) @ state.moments + floor * values
 
 
 def _causal_chunk(q, k, v, state):
-    """Sums over the keys before a chunk and, one by one, in it."""
+    """Return the sums over the keys before a chunk and, causally, within it."""
     values = state.values + v.cumsum(-2)
     size = state.size + k.square().sum(-1, keepdim=True).cumsum(-2)
     return _recall(q, state, values, size) + (q @ k.mT).square().tril() @ v
@@ -603,36 +628,38 @@ def _causal_chunk(q, k, v, state):
 
 # modules ---------------------------------------------------------------------------------------------
 class ExpressiveMultiheadAttention(nn.MultiheadAttention):
-    """Multi-head expressive attention, in place of :class:`torch.nn.MultiheadAttention`.
+    """Multi-head expressive attention, a replacement for :class:`torch.nn.MultiheadAttention`.
 
-    The same constructor, parameters, forward and state dict; only the weights are ``z^2 / (1 + z^2)`` [1]_ in place of
-    ``exp(z)``. Without ``need_weights`` and dropout memory is linear in the lengths.
+    Constructor, parameters, `forward` and state dict are those of PyTorch's module, but the attention weights are
+    ``z^2 / (1 + z^2)`` [1]_ instead of ``exp(z)``. With ``need_weights=False`` and without dropout, memory is linear in
+    the lengths.
 
     Parameters
     ----------
     embed_dim : int
-        Width of the model.
+        Number of features of the model.
     num_heads : int
-        Heads; they share `embed_dim`.
+        Number of heads, among which `embed_dim` is divided.
     dropout : float, default=0.0
-        Share of weights set to zero in training.
+        Probability with which a weight is set to zero in training.
     bias : bool, default=True
         Whether projections have a bias.
     add_bias_kv : bool, default=False
-        Whether there is a further, learned key and value.
+        Whether to append a learned key and value.
     add_zero_attn : bool, default=False
-        Whether there is a further key and value of zeros. A zero key has no score: it counts only where all have none.
+        Whether to append a key and value of zeros. The score of a zero key is zero, so it has weight only for queries
+        whose scores are all zero.
     kdim, vdim : int, default=None
-        Widths of keys and values; `embed_dim` if None.
+        Number of features of keys and of values; `embed_dim` if None.
     batch_first : bool, default=False
-        Whether the batch is the first dimension and not the second.
+        Whether the batch is the first dimension instead of the second.
     device, dtype : default=None
-        Of the parameters.
+        Device and dtype of the parameters.
 
     See Also
     --------
-    expressive_attention : The function.
-    SquaredRecurrentAttention : Causal, with constant memory a step.
+    expressive_attention : Function that computes the attention.
+    SquaredRecurrentAttention : Causal attention with constant memory per step.
 
     References
     ----------
@@ -640,7 +667,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
 
     Examples
     --------
-    In a transformer, with the weights of one that was trained with dot-product attention:
+    Replace the attention of a transformer layer, keeping its trained weights:
 
     >>> import torch
     >>> from sklearn_attnembed.nn import ExpressiveMultiheadAttention
@@ -670,7 +697,8 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
-        # TransformerEncoderLayer has a fast path past self_attn.forward, to softmax attention, unless this is False.
+        # Unless this is False, a fast path of TransformerEncoderLayer bypasses `forward` and computes softmax
+        # attention.
         self._qkv_same_embed_dim = False
 
     def _reset_parameters(self):
@@ -689,7 +717,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend.
+        """Compute the attention of queries to keys.
 
         Parameters
         ----------
@@ -698,22 +726,25 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         key, value : Tensor of shape (S, N, kdim) and (S, N, vdim), or as `query`
             Keys and values.
         key_padding_mask : Tensor of shape (N, S) or (S,), default=None
-            Boolean: True where a key is to be ignored. Floating: added to the logarithm of its weights.
+            Mask of the keys. A boolean mask is True where a key is to be ignored. A floating mask is added to the
+            logarithm of the weights of the key.
         need_weights : bool, default=True
-            Whether to return the weights; all of them are held then.
+            Whether to return the weights, which requires all of them in memory.
         attn_mask : Tensor of shape (L, S) or (N * num_heads, L, S), default=None
-            Boolean: True where a query may not attend. Floating: added to the logarithm of the weight.
+            Mask of the pairs. A boolean mask is True where a query may not attend. A floating mask is added to the
+            logarithm of the weight.
         average_attn_weights : bool, default=True
             Whether to return the mean of the weights over the heads.
         is_causal : bool, default=False
-            Says that `attn_mask` is the causal mask, which is then not looked at where that is faster.
+            Whether `attn_mask` is the causal mask. This is a hint: the mask may then be replaced by a faster
+            implementation.
 
         Returns
         -------
         output : Tensor of the shape of `query`
-            Attended values, projected.
+            Attended values after the output projection.
         weights : Tensor of shape (N, L, S) or (N, num_heads, L, S), or None
-            Without the first dimension if there is no batch.
+            Attention weights if `need_weights`, without the first dimension if there is no batch.
         """
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True says that attn_mask is causal, but attn_mask is None. Pass the mask too.")
@@ -748,7 +779,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         return output, weights if is_batched else weights.squeeze(0)
 
     def _arranged(self, *tensors):
-        """Tensors with the batch first; what is one tensor stays one."""
+        """Return the tensors with the batch first; equal tensors stay one object."""
 
         def arranged(x):
             if x.dim() == 2:
@@ -759,7 +790,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         return [known[id(x)] for x in tensors]
 
     def _project(self, query, key, value):
-        """Projections, with the further keys and values of `add_bias_kv` and `add_zero_attn`."""
+        """Project queries, keys and values, and append those of `add_bias_kv` and `add_zero_attn`."""
         if self.in_proj_weight is None:
             matrices = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
         else:
@@ -780,7 +811,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _mask(self, attn_mask, key_padding_mask, q, n_keys):
-        """Both masks as one for `expressive_attention`, with a place for further keys."""
+        """Combine both masks into one for `expressive_attention`, with a column for each appended key."""
         n, h, length, _ = q.shape
         pairs = {(length, n_keys): (length, n_keys), (n * h, length, n_keys): (n, h, length, n_keys)}
         keys = {(n, n_keys): (n, 1, 1, n_keys), (n_keys,): (1, 1, 1, n_keys)}
@@ -802,7 +833,7 @@ class ExpressiveMultiheadAttention(nn.MultiheadAttention):
 
 
 def _both(a, b):
-    """Two masks as one."""
+    """Combine two masks into one."""
     if a.dtype == b.dtype == torch.bool:
         return a & b
     a, b = (
@@ -813,29 +844,29 @@ def _both(a, b):
 
 
 class SquaredRecurrentAttention(nn.Module):
-    """Causal multi-head attention by squared dot products, a recurrent module with constant memory a step.
+    """Causal multi-head attention by squared dot products, with constant memory per step.
 
-    Weights are ``(q . k)^2``. The form in which expressive attention can be run without looking back: a state of fixed
-    size holds all that came before. Training goes over whole sequences, in linear time; generation step by step, with
-    the same numbers.
+    The weights are ``(q . k)^2``, the limit of expressive attention for small scores. They allow a recurrent form: a
+    state of fixed size summarizes all earlier steps. Training processes whole sequences, in linear time; generation
+    proceeds step by step and gives the same numbers.
 
     Parameters
     ----------
     embed_dim : int
-        Width of the model.
+        Number of features of the model.
     num_heads : int
-        Heads; they share `embed_dim`. The state of a head has ``(e (e + 1) / 2) (e + 1)`` numbers,
-        ``e = embed_dim / num_heads``: many small heads have small states.
+        Number of heads, among which `embed_dim` is divided. The state of a head has ``(e (e + 1) / 2) (e + 1)`` numbers
+        with ``e = embed_dim / num_heads``, so the total state is smaller with more heads.
     bias : bool, default=True
         Whether projections have a bias.
     batch_first : bool, default=False
-        Whether the batch is the first dimension and not the second.
+        Whether the batch is the first dimension instead of the second.
     device, dtype : default=None
-        Of the parameters.
+        Device and dtype of the parameters.
 
     See Also
     --------
-    squared_attention : The function.
+    squared_attention : Function that computes the attention.
     ExpressiveMultiheadAttention : Weights ``z^2 / (1 + z^2)``, in quadratic time.
 
     Examples
@@ -869,21 +900,21 @@ class SquaredRecurrentAttention(nn.Module):
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias, device, dtype)
 
     def forward(self, input: Tensor, state: SquaredState | None = None) -> tuple[Tensor, SquaredState]:
-        """Go on with sequences.
+        """Process the next steps of sequences.
 
         Parameters
         ----------
         input : Tensor of shape (L, N, embed_dim), (N, L, embed_dim) if `batch_first`, or (L, embed_dim)
-            What comes next, one step or many.
+            The next steps, one or many.
         state : SquaredState, default=None
-            Where the last call ended; the beginning if None.
+            State returned by the previous call; None at the beginning of a sequence.
 
         Returns
         -------
         output : Tensor of the shape of `input`
-            Attended values, projected.
+            Attended values after the output projection.
         state : SquaredState
-            Of all steps so far.
+            State after all steps so far.
         """
         swap = input.dim() == 3 and not self.batch_first
         x = self.in_proj(input.transpose(0, 1) if swap else input)

@@ -1,4 +1,4 @@
-"""From raw relations to affinities: points, graphs, tables of counts, contacts in time, texts."""
+"""Functions that make affinities from points, graphs, tables of counts, contacts in time and texts."""
 
 from ._neighbors import local_scale, neighbor_affinity
 from ._relations import Bipartite, bipartite, random_walk

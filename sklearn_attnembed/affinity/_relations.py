@@ -1,4 +1,4 @@
-"""Affinities from graphs and tables, whatever their nodes are called."""
+"""Affinities from graphs and tables, with labels of any kind."""
 
 from numbers import Real
 from typing import Any, Literal, NamedTuple, overload
@@ -14,18 +14,18 @@ from .._typing import Float64, Graph, Integers, Labels, MatrixLike, Table
 
 
 class Bipartite(NamedTuple):
-    """A table of counts and what its rows and columns are.
+    """Table of counts with the labels of its rows and columns, the result of :func:`bipartite`.
 
     Parameters
     ----------
     affinity : csr_array of shape (n_rows, n_columns)
-        The counts: what ``AttentionEmbedding(affinity="bipartite")`` embeds.
+        Counts, for ``AttentionEmbedding(affinity="bipartite")``.
     rows, columns : ndarray of shape (n_rows,) and (n_columns,)
-        Labels of its rows and columns, in order.
+        Labels of the rows and of the columns, in order.
 
     See Also
     --------
-    bipartite : Reads it from a long table.
+    bipartite : Read counts from a long table.
 
     Examples
     --------
@@ -81,48 +81,52 @@ def random_walk(
     nodes: Labels | None = None,
     return_nodes: bool = False,
 ) -> sp.csr_array | tuple[sp.csr_array, NDArray[Any]]:
-    """Transition probabilities of the random walk on a graph.
+    """Compute the transition probabilities of the random walk on a graph.
 
     Parameters
     ----------
     adjacency : sparse matrix, ndarray, pandas DataFrame of edges or NetworkX graph
-        - a matrix of shape (n, n) of non-negative weights, entry (i, j) leading from i to j. Rows stay in order;
-        - a table of edges, a row each: the first two columns are the ends, with labels of any hashable kind.
-          Repeated edges add up;
-        - a NetworkX graph of any kind, its nodes in their order.
+        Graph, in one of these forms:
+
+        - a matrix of shape (n, n) of non-negative weights, whose entry (i, j) is the weight of the edge from i to j;
+        - a table with one edge per row, whose first two columns hold the labels of the ends, of any hashable type.
+          The weights of repeated edges are added;
+        - a NetworkX graph of any type.
 
         The input is not changed.
     teleport : float in [0, 1), default=0
-        Probability of a jump back to the node itself, as of a walk with restart, and the way out for nodes without
-        any: with ``teleport > 0`` a sink stays where it is instead of being isolated.
+        Probability of staying at the node, as in a random walk with restart. With ``teleport > 0``, a node without
+        outgoing edges stays where it is with probability 1 instead of being isolated.
     directed : bool, default=False
-        Whether edges of a table lead from the first column to the second alone. Matrices and NetworkX graphs
-        know themselves.
+        Whether the edges of a table lead from the first column to the second only. Matrices and NetworkX graphs are
+        directed or not by themselves, and the parameter is ignored.
     weight : str or None, default="weight"
-        Column of the table, or attribute of the NetworkX edges, with their weights. All weigh 1 if it is None or, by
-        the default, not there.
+        Column of the table, or attribute of the NetworkX edges, that holds the weights. All weights are 1 if it is
+        None, or if it is the default and there is none of that name.
     nodes : array-like of labels or None, default=None
-        The nodes in the order wanted, those without edges among them. None takes those of a table in order of
-        their first appearance.
+        Labels of all nodes, including those without edges, in the order of the rows of the result. If None, the nodes
+        of a table are in order of first appearance.
     return_nodes : bool, default=False
-        Return the labels of the rows as well.
+        Whether to return the labels of the rows as well.
 
     Returns
     -------
     P : csr_array of shape (n, n)
-        Rows sum to one, or to zero for nodes that lead nowhere when `teleport` is 0. Float32 if the matrix is.
+        Transition probabilities. Rows sum to one, or to zero for nodes without outgoing edges if `teleport` is 0. They
+        are float32 if a float32 matrix is passed, and float64 otherwise.
     nodes : ndarray of shape (n,)
         Labels of the rows, if `return_nodes`.
 
     Raises
     ------
     ValueError
-        If weights are negative or not finite, an end is missing, or `nodes` lacks one or has it twice.
+        If weights are negative or not finite, if the label of an end is missing, or if `nodes` lacks or repeats a
+        label.
 
     See Also
     --------
-    bipartite : Tables whose two columns are of different kinds.
-    temporal : Edges that are there at times.
+    bipartite : Read tables whose two columns are labels of different kinds.
+    temporal : Compute transition probabilities from contacts in time.
 
     Examples
     --------
@@ -178,35 +182,36 @@ def random_walk(
 def bipartite(
     table: Table, *, weight: str | None = "weight", rows: Labels | None = None, columns: Labels | None = None
 ) -> Bipartite:
-    """Read counts of users by items, or documents by words, from a long table.
+    """Read counts, such as users by items or documents by words, from a long table.
 
-    What ``AttentionEmbedding(affinity="bipartite")`` embeds. A wide table, users by items, needs none of this: it goes
-    in as it is, as a DataFrame, an array or a sparse matrix.
+    The counts can be embedded by ``AttentionEmbedding(affinity="bipartite")``. A wide table, with a row for each user
+    and a column for each item, needs no conversion: pass it as a DataFrame, array or sparse matrix.
 
     Parameters
     ----------
     table : pandas DataFrame
-        A row for each meeting: the first two columns are labels of row and column, of any hashable kind.
-        Repeated pairs add up.
+        Table with a row for each pair. Its first two columns hold the labels of row and column, of any hashable type.
+        The weights of repeated pairs are added.
     weight : str or None, default="weight"
-        Column with how much a meeting counts. All count 1 if it is None or, by the default, not there.
+        Column that holds the weights of the pairs. All weights are 1 if it is None, or if it is the default and there
+        is no such column.
     rows, columns : array-like of labels or None, default=None
-        The labels in the order wanted. None takes them in order of first appearance. Meetings with a label that is
-        not among them are left out: so new users are brought to the items that a model knows.
+        Labels of the rows and columns of the result, in order. If None, they are in order of first appearance. Pairs
+        with other labels are dropped; this way the counts of new users get the columns that a model was fitted on.
 
     Returns
     -------
     result : Bipartite
-        Named tuple of `affinity` (csr_array), `rows` and `columns` (their labels).
+        Named tuple of `affinity` (csr_array) and the labels `rows` and `columns`.
 
     Raises
     ------
     ValueError
-        If weights are negative or not finite, a label is missing, or `rows` or `columns` has one twice.
+        If weights are negative or not finite, if a label is missing, or if `rows` or `columns` repeats a label.
 
     See Also
     --------
-    random_walk : Tables of edges between nodes of one kind.
+    random_walk : Read tables of edges between nodes of one kind.
 
     Examples
     --------
@@ -228,7 +233,7 @@ def bipartite(
 
 # Readers ---------------------------------------------------------------------------------------------
 def _of_networkx(graph: Any, weight: str | None, nodes: Any) -> tuple[sp.csr_array, list[Any]]:
-    """Adjacency and labels of a NetworkX graph."""
+    """Return adjacency matrix and labels of a NetworkX graph."""
     import networkx
 
     labels = list(graph) if nodes is None else list(nodes)
@@ -245,18 +250,18 @@ def _of_networkx(graph: Any, weight: str | None, nodes: Any) -> tuple[sp.csr_arr
 
 
 def _of_edges(table: Any, weight: str | None, nodes: Any, directed: bool) -> tuple[sp.csr_array, NDArray[Any]]:
-    """Adjacency and labels of a table of edges."""
+    """Return adjacency matrix and labels of a table of edges."""
     first, second, weights = _columns(table, weight, "adjacency")
     ends = np.empty((len(first), 2), object)
     ends[:, 0], ends[:, 1] = first, second
     codes, labels = _codes(ends.ravel(), nodes, "nodes")
     i, j = codes.reshape(-1, 2).T
     if not directed:
-        away = i != j  # a loop leads to its node once
+        proper = i != j  # a self-loop is counted once
         i, j, weights = (
-            np.concatenate([i, j[away]]),
-            np.concatenate([j, i[away]]),
-            np.concatenate([weights, weights[away]]),
+            np.concatenate([i, j[proper]]),
+            np.concatenate([j, i[proper]]),
+            np.concatenate([weights, weights[proper]]),
         )
     return sp.coo_array((weights, (i, j)), shape=(len(labels),) * 2).tocsr(), labels
 
@@ -266,7 +271,7 @@ def _is_frame(table: object) -> bool:
 
 
 def _columns(table: Any, weight: str | None, name: str) -> tuple[NDArray[Any], NDArray[Any], Float64]:
-    """First and second column, and weights, of a DataFrame."""
+    """Return the first and second column, and the weights, of a DataFrame."""
     if not _is_frame(table):
         raise ValueError(
             f"{name} must be a pandas DataFrame, a row for each pair, but is of type {type(table).__name__}. Convert "
@@ -291,7 +296,7 @@ def _columns(table: Any, weight: str | None, name: str) -> tuple[NDArray[Any], N
 
 
 def read_weights(table: Any, weight: str | None, name: str) -> Float64:
-    """The weights of the rows of a DataFrame, checked; ones where it has no such column."""
+    """Return the validated weights of the rows of a DataFrame; ones if it has no such column."""
     if weight not in table.columns:
         if weight not in ("weight", None):
             raise ValueError(
@@ -313,7 +318,7 @@ def _check_weights(weights: Any, name: str) -> None:
 
 
 def _as_labels(labels: Any) -> NDArray[Any]:
-    """Labels as an array of one dimension: of their own kind if they have one, else of objects."""
+    """Return labels as a one-dimensional array, of objects if their types differ."""
     array = np.asarray(labels) if not isinstance(labels, list) or len({type(x) for x in labels}) == 1 else None
     if array is not None and array.ndim == 1:
         return array
@@ -323,9 +328,9 @@ def _as_labels(labels: Any) -> NDArray[Any]:
 
 
 def _codes(labels: Any, known: Any, name: str, keep_unknown: bool = True) -> tuple[Integers, NDArray[Any]]:
-    """Number of each label among those known, or in order of first appearance, and these in order.
+    """Number labels by their place among known labels, or by first appearance; return numbers and distinct labels.
 
-    Labels not known are an error or, unless `keep_unknown`, have number -1.
+    Unknown labels raise an error or, unless `keep_unknown`, get the number -1.
     """
     numbers: dict[Any, int] = {}
     _refuse_missing(labels, name)
@@ -344,7 +349,7 @@ def _codes(labels: Any, known: Any, name: str, keep_unknown: bool = True) -> tup
 
 
 def _refuse_missing(labels: Any, name: str) -> None:
-    """Labels have to be there, and hashable."""
+    """Raise an error if a label is missing or not hashable."""
     for label in labels:
         try:
             hash(label)

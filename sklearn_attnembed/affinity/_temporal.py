@@ -1,4 +1,4 @@
-"""Affinities from contacts in time."""
+"""Affinities between nodes at different times, from contacts in time."""
 
 from datetime import timedelta
 from numbers import Integral, Real
@@ -16,29 +16,31 @@ from ._relations import _check_weights, _codes, _is_frame, read_weights
 
 
 class TemporalWalk(NamedTuple):
-    """The walk between states, a state being a node in a time slice in which it has a contact.
+    """Walk between states, the result of :func:`temporal`.
+
+    A state is a node in a time slice in which it has a contact.
 
     Parameters
     ----------
     affinity : csr_array of shape (n_states, n_states)
-        Transition probabilities: what ``AttentionEmbedding(affinity="precomputed")`` embeds. Rows sum to one, or to
-        zero where a directed contact leads nowhere.
+        Transition probabilities between states, for ``AttentionEmbedding(affinity="precomputed")``. Rows sum to one, or
+        to zero for states without outgoing transitions, which occur with directed contacts.
     node : ndarray of int of shape (n_states,)
-        Number of each state's node in `nodes`. States are sorted by node, then time.
+        Index of the node of each state in `nodes`. States are sorted by node, then by time.
     slice : ndarray of int of shape (n_states,)
-        Number of each state's slice.
+        Index of the time slice of each state.
     nodes : ndarray of shape (n_nodes,)
         Labels of the nodes.
     start : float or datetime64
-        Where the first slice begins.
+        Start of the first slice.
     width : float or timedelta64
         Length of a slice.
     n_slices : int
-        Slices, those without any contact among them.
+        Number of slices, including those without contacts.
 
     See Also
     --------
-    temporal : Makes it from contacts.
+    temporal : Compute the walk from contacts.
 
     Examples
     --------
@@ -60,11 +62,11 @@ class TemporalWalk(NamedTuple):
 
     @property
     def edges(self) -> NDArray[Any]:
-        """Where slices begin and end: ndarray of shape (n_slices + 1,)."""
+        """Boundaries of the slices, an ndarray of shape (n_slices + 1,)."""
         return self.start + np.arange(self.n_slices + 1) * self.width
 
     def by_node(self, embedding: ArrayLike) -> Vectors:
-        """One vector a node: the mean over its states, all slices alike.
+        """Compute one vector for each node, the mean over its states with equal weights.
 
         Parameters
         ----------
@@ -74,12 +76,12 @@ class TemporalWalk(NamedTuple):
         Returns
         -------
         vectors : ndarray of shape (n_nodes, n_components)
-            In the order of `nodes`; zero for nodes without any contact.
+            Vectors in the order of `nodes`, zero for nodes without contacts.
 
         Raises
         ------
         ValueError
-            If `embedding` has not a row for each state.
+            If `embedding` does not have one row for each state.
 
         Examples
         --------
@@ -93,24 +95,24 @@ class TemporalWalk(NamedTuple):
         return np.asarray(normalize(member.tocsr(), "l1") @ X)
 
     def at(self, embedding: ArrayLike, slice: int) -> Vectors:
-        """One vector a node in a slice: that of its latest state until then.
+        """Compute one vector for each node at a time slice, that of its latest state up to then.
 
         Parameters
         ----------
         embedding : array-like of shape (n_states, n_components)
             Vectors of the states.
         slice : int
-            From 0 to ``n_slices - 1``.
+            Index of the slice, from 0 to ``n_slices - 1``.
 
         Returns
         -------
         vectors : ndarray of shape (n_nodes, n_components)
-            In the order of `nodes`; zero for nodes that had no contact yet.
+            Vectors in the order of `nodes`, zero for nodes without contacts up to then.
 
         Raises
         ------
         ValueError
-            If `embedding` has not a row for each state, or there is no such slice.
+            If `embedding` does not have one row for each state, or if there is no such slice.
 
         Examples
         --------
@@ -163,54 +165,59 @@ def temporal(
     directed: bool = False,
     nodes: Labels | None = None,
 ) -> TemporalWalk:
-    """Transition probabilities of the time-respecting walk on contacts in time.
+    """Compute the transition probabilities of the time-respecting walk on contacts in time.
 
-    Time is cut into slices. The walk goes from a node in a slice to one that it has contact with in that slice or, with
-    probability `advance`, to itself in the next slice in which it has any contact: never back in time. Where there is
-    no next slice all steps are contacts. Nodes that meet at different times are thus told apart from nodes that meet
-    the same others at the same time, which a graph of all contacts cannot do.
+    Time is divided into slices of equal length. The walk [1]_ goes from a node in a slice to a node that it has contact
+    with in that slice or, with probability `advance`, to itself in the next slice in which it has any contact. It never
+    goes back in time. From the last slice of a node all steps are contacts. An embedding of this walk distinguishes
+    nodes that meet the same nodes at different times, which a graph of all contacts cannot.
 
     Parameters
     ----------
     contacts : pandas DataFrame or array-like of shape (n_contacts, 3 or 4)
-        A row for each contact. Columns named "time", "i", "j" and, if there is one, "weight"; otherwise the first three
-        in this order (of an array, a fourth is the weight). Times are numbers or dates, in any order; i and j
-        labels of any hashable kind. Contacts of a node with itself are left out.
+        Table with a row for each contact. The columns of a DataFrame are those named "time", "i", "j" and, if it
+        exists,
+        "weight"; without these names, the first three columns in this order. The columns of an array are in this order,
+        the weight being optional. Times are numbers or dates and need not be sorted; i and j are labels of any hashable
+        type. Contacts of a node with itself are dropped.
     width : float, str, timedelta or None, default=None
-        Length of a slice, in the unit of the times; for dates a timedelta or what pandas takes for one ("20min").
+        Length of a slice, in the unit of the times. For dates, a timedelta or a string that pandas converts to one,
+        such as "20min".
     n_slices : int or None, default=None
-        Number of slices of equal length, instead of their width. One of the two has to be given.
+        Number of slices. Exactly one of `width` and `n_slices` must be given.
     direction : {"both", "forward", "backward"}, default="both"
-        Where to in time: "forward" is the time-respecting walk, "backward" the same with time reversed, "both" their
-        mean: either of them, with equal probability, at each step. Vectors of "both" know what comes and
-        what was.
+        Direction of the walk in time. "forward" is the time-respecting walk and "backward" the same with time reversed.
+        "both" chooses one of them with equal probability at each step, so that vectors depend on the past and on the
+        future.
     advance : float in (0, 1), default=0.5
-        Probability to move on in time rather than to a contact.
+        Probability of a step in time rather than to a contact.
     directed : bool, default=False
-        Whether a contact leads from i to j alone.
+        Whether a contact leads from i to j only.
     nodes : array-like of labels or None, default=None
-        The nodes in the order wanted, those without contacts among them. None takes them in order of first appearance.
+        Labels of all nodes, including those without contacts, in order. If None, they are in order of first appearance.
 
     Returns
     -------
     walk : TemporalWalk
-        Named tuple of the `affinity` between states, `node` and `slice` of each, `nodes` and slices, with methods for
-        a vector a node (:meth:`TemporalWalk.by_node`) and one a node and slice (:meth:`TemporalWalk.at`).
+        Named tuple of the `affinity` between states, the `node` and `slice` of each state, and the nodes and slices.
+        Its methods convert vectors of states to vectors of nodes (:meth:`TemporalWalk.by_node`) and of nodes at a slice
+        (:meth:`TemporalWalk.at`).
 
     Raises
     ------
     ValueError
-        If times or weights are not finite, neither or both of `width` and `n_slices` are given, or no contact is left.
+        If times or weights are not finite, if neither or both of `width` and `n_slices` are given, or if no contact has
+        two different nodes and a positive weight.
 
     See Also
     --------
-    random_walk : Edges without times.
+    random_walk : Compute transition probabilities from edges without times.
 
     Notes
     -----
-    States are the pairs of node and slice that occur, at most two for each contact, and transitions are sparse: memory
-    is linear in the contacts, however long the time. Longer walks are taken by ``AttentionEmbedding(walk_length=...)``,
-    which never forms them.
+    States are the pairs of node and slice that occur, at most two for each contact, and the transition matrix is
+    sparse. Memory is therefore linear in the number of contacts, however long the time. For walks of several steps use
+    ``AttentionEmbedding(walk_length=...)``, which does not form powers of the matrix.
 
     References
     ----------
@@ -242,7 +249,7 @@ def temporal(
     start, width, n_slices, at = _slices(time[kept], width, n_slices)
     i, j, weights = i[kept], j[kept], weights[kept]
 
-    occupied, at = np.unique(at, return_inverse=True)  # few, however long the time
+    occupied, at = np.unique(at, return_inverse=True)  # no more slices than contacts, however long the time
     states, place = np.unique(np.concatenate([i, j]) * len(occupied) + np.tile(at, 2), return_inverse=True)
     node, slot = states // len(occupied), occupied[states % len(occupied)]
     n = len(states)
@@ -258,14 +265,14 @@ def temporal(
 
 
 def _step(meets: Any, on: Any, advance: float) -> Any:
-    """Contacts or on in time; all of the one where there is none of the other."""
+    """Mix steps to contacts (`meets`) with steps in time (`on`); rows without one kind take all of the other."""
     can_meet, can_go = np.diff(meets.indptr) > 0, np.diff(on.indptr) > 0
     share = np.where(can_go, np.where(can_meet, advance, 1), 0)
     return sp.diags_array(1 - share) @ meets + sp.diags_array(share) @ on
 
 
 def _contacts(contacts: Any) -> tuple[Any, NDArray[Any], NDArray[Any], Float64]:
-    """Times as numbers (dates as they are), labels of both ends and weights."""
+    """Return times (as numbers or dates), labels of both ends, and weights."""
     if not _is_frame(contacts):
         table = np.asarray(contacts)
         if table.ndim != 2 or table.shape[1] not in (3, 4):
@@ -294,8 +301,8 @@ def _contacts(contacts: Any) -> tuple[Any, NDArray[Any], NDArray[Any], Float64]:
 
 
 def _times(time: NDArray[Any]) -> Any:
-    """Times as float64 or, if they are dates or lengths, datetime64 (UTC if with a time zone) or timedelta64."""
-    if time.dtype.kind in "mM":  # in a unit that is fine enough for parts of it
+    """Convert times to float64 or, if they are dates or durations, to datetime64 (in UTC) or timedelta64."""
+    if time.dtype.kind in "mM":  # a unit fine enough for fractions of a slice
         return time.astype(np.result_type(time.dtype, f"{time.dtype.kind}8[us]"))
     if time.dtype.kind == "c":
         raise ValueError(
@@ -315,7 +322,7 @@ def _times(time: NDArray[Any]) -> Any:
 
 
 def _slices(time: Any, width: Any, n_slices: int | None) -> tuple[Any, Any, int, Integers]:
-    """Begin of the first slice, width and number of slices, and the slice of each contact."""
+    """Return the start of the first slice, width and number of slices, and the slice of each contact."""
     if (width is None) == (n_slices is None):
         raise ValueError(
             "Give either width or n_slices, how long slices are or how many; got "
@@ -343,7 +350,7 @@ def _slices(time: Any, width: Any, n_slices: int | None) -> tuple[Any, Any, int,
 
 
 def _length(width: Any, is_of_dates: bool) -> Any:
-    """A length of time in the unit of the times; None if it is none."""
+    """Convert a duration to the unit of the times; return None if that is impossible."""
     is_number = isinstance(width, Real) and not isinstance(width, np.timedelta64)
     if is_of_dates == is_number:
         return None

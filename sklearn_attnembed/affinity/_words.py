@@ -1,4 +1,4 @@
-"""Affinities between words from texts."""
+"""Affinities between words, from their co-occurrences in texts."""
 
 import tempfile
 from collections import defaultdict
@@ -19,31 +19,33 @@ from .._sklearn import Interval, StrOptions, validate_params
 from .._sparse import compact
 from .._typing import Analyzer, Documents, Float64
 
-# Words that are counted at a time, and kept in memory before they go to a temporary file: 4 bytes each.
+# Number of words that are counted at a time, and that are kept in memory, at 4 bytes each, before a temporary file is
+# used.
 _CHUNK, _IN_MEMORY = 2**19, 2**24
-# Pairs of words that are looked at together.
+# Number of pairs of words that are compared at a time.
 _PAIRS = 2**22
-# Between documents, in the stream of word numbers.
+# Marker of the end of a document in the stream of word numbers.
 _END = -1
 
 
 class Cooccurrence(NamedTuple):
-    """How often words are near each other.
+    """Co-occurrences of words, the result of :func:`cooccurrence`.
 
     Parameters
     ----------
     affinity : csr_array of shape (n_words, n_words), float32
-        Symmetric weighted counts, thinned by `subsample`: for ``AttentionEmbedding(affinity="precomputed")``.
+        Symmetric matrix of weighted co-occurrences, down-weighted by `subsample`, for
+        ``AttentionEmbedding(affinity="precomputed")``.
     vocabulary : dict
-        Row of each word; the most frequent first.
+        Mapping of each word to its row, with the most frequent word first.
     p0 : ndarray of shape (n_words,)
-        ``counts ** gamma``, divided by its sum: for ``AttentionEmbedding(null_model=p0)``.
+        Null model ``counts ** gamma``, divided by its sum, for ``AttentionEmbedding(null_model=p0)``.
     counts : ndarray of int of shape (n_words,)
-        Occurrences of each word.
+        Number of occurrences of each word.
 
     See Also
     --------
-    cooccurrence : Counts it in texts.
+    cooccurrence : Count co-occurrences in texts.
 
     Examples
     --------
@@ -82,31 +84,33 @@ def cooccurrence(
     analyzer: Analyzer = "word",
     n_jobs: int | None = None,
 ) -> Cooccurrence:
-    """Count which words occur near each other.
+    """Count how often words occur near each other.
 
     Parameters
     ----------
     documents : iterable of str, or of iterables of words
-        Read once and never held: a generator that reads a file will do. Strings are cut into words by `analyzer`; words
-        of documents that are cut already may be of any hashable kind.
+        Texts. They are read once and not kept in memory, so a generator that reads a file can be passed. Strings are
+        split into words by `analyzer`. Documents that are split already may contain words of any hashable type.
     window : int, default=5
-        Words to the left and to the right that count as near. Windows end with the document.
+        Size of the context window: two words co-occur if they are at most this many words apart in a document.
     min_count : int, default=5
-        Words that occur less often are left out, before windows are laid.
+        Minimal number of occurrences of a word. Words that occur less often are dropped before co-occurrences are
+        counted.
     subsample : float or None, default=1e-5
-        Thin out frequent words: one that makes up a share f of the text counts
-        ``min(1, sqrt(subsample / f) + subsample / f)``. That is word2vec's probability to keep an occurrence [1]_; here
-        counts are multiplied by it, which is its mean without its noise. None counts all alike.
+        Threshold for down-weighting frequent words. The co-occurrences of a word that makes up a fraction f of the text
+        are multiplied by ``min(1, sqrt(subsample / f) + subsample / f)``. This is the probability with which word2vec
+        keeps an occurrence [1]_; multiplying by it gives the mean of that sampling without its noise. None counts all
+        words equally.
     window_weight : {"uniform", "linear", "harmonic"}, default="uniform"
-        What a pair k words apart counts: 1, ``1 - (k - 1) / window`` as for word2vec on average, or ``1 / k`` as for
-        GloVe.
+        Weight of a pair of words that are k words apart: 1, or ``1 - (k - 1) / window`` as in word2vec on average, or
+        ``1 / k`` as in GloVe.
     gamma : float, default=0.75
         Exponent of the counts in `p0`.
     analyzer : {"word", "char", "char_wb"} or callable, default="word"
-        How strings become words, as of :class:`sklearn.feature_extraction.text.CountVectorizer`; for stop words,
-        n-grams and the like pass ``CountVectorizer(...).build_analyzer()``. A callable is given every document.
+        How strings are split into words, as in :class:`sklearn.feature_extraction.text.CountVectorizer`. For stop words
+        or n-grams pass ``CountVectorizer(...).build_analyzer()``. A callable is applied to every document.
     n_jobs : int or None, default=None
-        Threads. They change the time alone, not the result.
+        Number of threads. The result does not depend on it.
 
     Returns
     -------
@@ -116,19 +120,20 @@ def cooccurrence(
     Raises
     ------
     ValueError
-        If `documents` is one string, a document is neither a string nor iterable, or no word is frequent enough.
+        If `documents` is a single string, if a document is neither a string nor iterable, or if no word is frequent
+        enough.
     TypeError
         If a word is not hashable.
 
     See Also
     --------
-    sklearn_attnembed.AttentionWordVectors : Embeds the words, in one step.
-    sklearn.feature_extraction.text.CountVectorizer : Counts words in documents: a table for ``affinity="bipartite"``.
+    sklearn_attnembed.AttentionWordVectors : Count co-occurrences and embed the words in one step.
+    sklearn.feature_extraction.text.CountVectorizer : Count words in documents, for ``affinity="bipartite"``.
 
     Notes
     -----
-    Memory is the vocabulary, the result and a constant: numbers of words, 4 bytes for each in the text, go to a
-    temporary file beyond 64 MB.
+    Memory is that of the vocabulary and of the result plus a constant. The text is encoded in 4 bytes for each word and
+    kept in a temporary file if it exceeds 64 MB.
 
     References
     ----------
@@ -156,14 +161,14 @@ def cooccurrence(
                 f"No word occurs min_count={min_count} times or more: the documents hold {counts.sum()} words, the "
                 f"most frequent of them {counts.max(initial=0)} times. Lower min_count or pass more text."
             )
-        row = np.full(len(counts) + 1, -2, np.int32)  # the last is that of _END
+        row = np.full(len(counts) + 1, -2, np.int32)  # -2 marks dropped words; the last entry is that of _END
         row[order], row[_END] = np.arange(len(order)), _END
         spool.seek(0)
         counts = counts[order]
-        reach = int(min(window, counts.sum()))  # no document has more words
-        distance = np.arange(reach)
-        weights = {"uniform": np.ones(reach), "linear": 1 - distance / float(window), "harmonic": 1 / (distance + 1)}
-        near = _count(_sequences(spool, row, reach), len(order), weights[window_weight], n_threads(n_jobs))
+        width = int(min(window, counts.sum()))  # no document has more words
+        distance = np.arange(width)
+        weights = {"uniform": np.ones(width), "linear": 1 - distance / float(window), "harmonic": 1 / (distance + 1)}
+        near = _count(_sequences(spool, row, width), len(order), weights[window_weight], n_threads(n_jobs))
     if subsample is not None:
         share = counts / counts.sum()
         kept = sp.diags_array(np.minimum(1, np.sqrt(subsample / share) + subsample / share))
@@ -177,7 +182,7 @@ def cooccurrence(
 
 @contextmanager
 def hashable_words() -> Iterator[None]:
-    """Where words are looked up: say what is wrong with one that cannot be."""
+    """Return a context in which the error for an unhashable word names the remedy."""
     try:
         yield
     except TypeError as error:
@@ -190,12 +195,12 @@ def hashable_words() -> Iterator[None]:
 
 
 def _is_iterable(value: Any) -> bool:
-    """Whether there is something to go through, which there is not in an array without dimensions."""
+    """Return whether a value can be iterated over, which an array without dimensions cannot."""
     return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
 def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]:
-    """The words of each document."""
+    """Yield the words of each document."""
     if isinstance(documents, str | bytes):
         raise ValueError(
             f"documents must be an iterable of documents, but is one string: {documents[:30]!r}. If it is one, pass it "
@@ -225,7 +230,10 @@ def documents_to_words(documents: Any, analyzer: Any) -> Iterator[Iterable[Any]]
 
 
 def _encode(documents: Any, analyzer: Any, spool: Any) -> tuple[dict[Any, int], np.ndarray]:
-    """Write numbers of words to `spool`, with _END after each document; number of each word and how often it is."""
+    """Write the numbers of the words to `spool`, with _END after each document.
+
+    Return the number of each word and how often it occurs.
+    """
     numbers: defaultdict[Any, int] = defaultdict()
     numbers.default_factory = numbers.__len__
     counts = np.zeros(0, np.int64)
@@ -253,7 +261,7 @@ def _encode(documents: Any, analyzer: Any, spool: Any) -> tuple[dict[Any, int], 
 
 
 def _sequences(spool: Any, row: np.ndarray, window: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows of the words kept, in pieces, each with its left context before it, and how long that is."""
+    """Yield the rows of the words in pieces, each after its left context, and the length of that context."""
     left = np.zeros(0, np.int32)
     while raw := spool.read(4 * _CHUNK):
         new = row[np.frombuffer(raw, np.int32)]
@@ -263,7 +271,7 @@ def _sequences(spool: Any, row: np.ndarray, window: int) -> Iterator[tuple[np.nd
 
 
 def _count(pieces: Iterator[tuple[np.ndarray, int]], n_words: int, weights: np.ndarray, n_threads: int) -> sp.csr_array:
-    """Symmetric weighted counts. Pieces are counted on threads and summed in order, few of them at a time in memory."""
+    """Return symmetric weighted counts. Threads count pieces, which are summed in order, few in memory at a time."""
     total = sp.csr_array((n_words, n_words))
     waiting: list[Future] = []
     with ThreadPoolExecutor(n_threads) as pool:
@@ -277,7 +285,7 @@ def _count(pieces: Iterator[tuple[np.ndarray, int]], n_words: int, weights: np.n
 
 
 def _count_piece(sequence: np.ndarray, n_left: int, n_words: int, weights: np.ndarray) -> sp.csr_array:
-    """Words by words to their left: so many places at a time that memory does not depend on the window."""
+    """Count words by words to their left, in parts so small that memory does not depend on the window."""
     step, window = max(_PAIRS // len(weights), 1), len(weights)
     total = sp.csr_array((n_words, n_words))
     for first in range(n_left, len(sequence), step):
@@ -287,7 +295,7 @@ def _count_piece(sequence: np.ndarray, n_left: int, n_words: int, weights: np.nd
 
 
 def _count_places(sequence: np.ndarray, n_left: int, n_words: int, weights: np.ndarray) -> sp.csr_array:
-    """Occurrences, words by places, times contexts, places by words."""
+    """Count by a product of two matrices: occurrences (words by places) times contexts (places by words)."""
     place = np.arange(n_left, len(sequence))
     back = place[:, None] - np.arange(1, len(weights) + 1)
     context = sequence[np.maximum(back, 0)]
