@@ -1,28 +1,32 @@
-"""AttentionEmbedding: embeddings by the linear-time surrogate of the softmax loss."""
+"""AttentionEmbedding: vectors whose attention reproduces given affinities, in linear time."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse.linalg import LinearOperator
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
-from . import _memory
-from ._affinity_input import NEIGHBORS, PAIRWISE, AffinityInput, Fitted
-from ._core import affinity_matrix, expressive, parallel, solver, sphere
-from ._core.loss_bounds import Bounds, loss_bounds
-from ._core.out_of_sample import Model, out_of_sample_map
-from ._core.parallel import Runner, block_runner, n_threads
-from ._core.problem import KeyIndex, Problem, Strategy
-from ._explain import ExplainMixin
-from ._progress import Progress
+from . import _explain, _memory, _training
+from ._core import parallel
+from ._core.loss_bounds import Bounds
+from ._extras import import_extra
+from ._fitted import (
+    EMBEDDABLE,
+    Samples,
+    check_operator,
+    embed,
+    fitted_value,
+    new_samples,
+    normalized,
+    training_samples,
+)
 from ._sklearn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -30,33 +34,33 @@ from ._sklearn import (
     Interval,
     StrOptions,
     _fit_context,
+    _num_samples,
+    _safe_indexing,
     check_array,
-    cluster_centers,
-    partition,
+    validate_data,
     warn,
     whole_or_as_before,
     with_callbacks,
 )
 from ._sparse import canonical
 from ._typing import Affinity, Float64, Integers, MatrixLike, RandomState, Relations, Vectors, Weighting
+from .affinity._sources import SOURCES, Settings, Source, source_of
 
-# The least power of a degree: a weight of zero would have no logarithm.
-_TINY = 1e-290
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class AttentionEmbedding(
-    AffinityInput,
-    ExplainMixin,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     BaseEstimator,
 ):
-    """Embed whatever has affinities, so that attention reproduces them, in linear time.
+    """Embed samples as unit vectors whose attention reproduces given affinities, in linear time.
 
-    Unit vectors `x_i` are found whose attention ``softmax_j(x_i . x_j / temperature)`` is close to given affinities
-    `P_ij`, by minimising the cross entropy [1]_. Its normalisation, quadratic when done exactly, comes from a
-    mixture of Gaussians in linear time.
+    The unit vectors `x_i` minimize the cross entropy between the affinities `P_ij` and the attention
+    ``softmax_j(x_i . x_j / temperature)`` [1]_. The normalizer of the attention, which takes quadratic time when it is
+    computed exactly, is estimated in linear time by a mixture of Gaussians.
 
     Read more in the :ref:`User Guide <embedding>`.
 
@@ -66,161 +70,172 @@ class AttentionEmbedding(
         Dimension of the embedding.
 
     affinity : str or callable, default="nearest_neighbors"
-        Where affinities come from.
+        Source of the affinities.
 
-        - "nearest_neighbors": rows of `X` are points; affinities fall off with the distance to the nearest
-          neighbours (see `weighting`).
-        - "precomputed": `X` is square and holds non-negative affinities or an adjacency, dense, sparse or a
-          :class:`scipy.sparse.linalg.LinearOperator`, directed or not. `transform` takes rows of affinities of
-          new samples to the fitted ones.
-        - "precomputed_nearest_neighbors": `X` is a sparse graph of distances, as from
+        - "nearest_neighbors": the rows of `X` are points. Affinities fall off with the distance to the nearest
+          neighbors, as `weighting` says.
+        - "precomputed": `X` is a square matrix of non-negative affinities, such as an adjacency matrix, directed or
+          not. It is dense, sparse or a :class:`scipy.sparse.linalg.LinearOperator`. `transform` takes the affinities
+          of new samples to the fitted ones.
+        - "precomputed_nearest_neighbors": `X` is a sparse graph of distances, as returned by
           :class:`sklearn.neighbors.KNeighborsTransformer`.
-        - "bipartite": `X` holds non-negative counts of samples by features (users by items, documents by words);
-          samples and features are embedded together.
-        - a callable ``(X, Y) -> affinities`` of shape (n_X, n_Y), dense or sparse.
+        - "bipartite": `X` is a table of non-negative counts of samples by features, such as users by items or documents
+          by words. Samples and features are embedded together.
+        - a callable ``(X, Y) -> affinities`` that returns a dense or sparse matrix of shape (n_X, n_Y).
 
-        Rows are divided by their sums, whatever the source. Those of nearest neighbours are then averaged, for `fit`,
-        with their transpose: a point also attends to points that it is near to. Other sources are found in
-        :mod:`sklearn_attnembed.affinity`: texts, contacts in time, tables of edges.
+        Rows are divided by their sums, whatever the source. For the two nearest-neighbor sources, `fit` then averages
+        the affinities with their transpose, so that a point also attends to points that have it as a neighbor. The
+        functions of :mod:`sklearn_attnembed.affinity` make affinities of texts, contacts in time and tables of edges.
 
     n_neighbors : int, default=15
-        Neighbours, the point itself included, for the two nearest-neighbour affinities. Clipped, with a
+        Number of neighbors, including the point itself, for the two nearest-neighbor sources. It is clipped, with a
         warning, to ``n_samples - 1``.
 
     weighting : {"perplexity", "self_tuning", "biweight", "uniform"}, default="perplexity"
-        How the two nearest-neighbour affinities depend on distance: a Gaussian of a bandwidth of each row's own, such
-        that a third of the neighbours count in effect; self-tuning; a biweight; or all neighbours alike. See
-        :func:`~sklearn_attnembed.affinity.neighbor_affinity`.
+        Dependence of affinities on distance for the two nearest-neighbor sources: a Gaussian whose bandwidth is chosen
+        for each row such that its perplexity is a third of `n_neighbors`; a Gaussian with self-tuning scales; a
+        biweight function; or equal weights. See :func:`~sklearn_attnembed.affinity.neighbor_affinity`.
 
     metric : str or callable, default="euclidean"
-        Distance for ``affinity="nearest_neighbors"``, any of :class:`sklearn.neighbors.NearestNeighbors`.
+        Metric for ``affinity="nearest_neighbors"``, as for :class:`sklearn.neighbors.NearestNeighbors`.
 
     walk_length : int, default=1
-        Embed the average of the first so many powers of the affinities, which sees further than direct neighbours.
-        The powers are never formed. On a bipartite graph one step is a step to the other side and back.
+        Number of powers of the affinities that are averaged. The average contains random walks of up to this many
+        steps, and so relates samples that are not direct neighbors. The powers are never formed. On a bipartite graph
+        one step leads to the other side and back.
 
     kernel : {"softmax", "expressive"}, default="softmax"
-        What attention is of a score ``s = x . y / temperature``: ``exp(s)``, or ``s^2 / (1 + s^2)`` [2]_ and a
-        background of 0.01. The latter is for relations that grow with the size of a correlation, whatever its sign:
-        vectors of related samples are parallel *or antiparallel*, those of unrelated ones orthogonal. A vector and its
-        negative mean the same, so a classifier wants ``ExpressiveKernel(method="exact")`` in between; a temperature
-        near 1 is the place to start. The optimum has to be searched: four fifths of `max_iter` are always run, and
-        more find it where relations are few. `embedding_` and `key_embedding_` agree, up to signs, at such temperatures
-        and where dimensions are few; at sharp ones a row has many optima of its own. Needs explicit affinities, and the
-        default `walk_length`, `null_model`, `normalizer` and `solver`.
+        Attention as a function of the score ``s = x . y / temperature``: ``exp(s)`` or, for "expressive",
+        ``s^2 / (1 + s^2)`` plus a background of 0.01 [2]_. "expressive" suits relations that grow with the size of a
+        correlation, whatever its sign: vectors of related samples become parallel *or antiparallel*, those of unrelated
+        samples orthogonal. Because a vector and its negative are equivalent, put
+        ``ExpressiveKernel(method="exact")`` between the embedding and a classifier. Start from a temperature near 1.
+
+        The expressive kernel has many local optima. Four fifths of `max_iter` are always run to search for a good one,
+        and a larger `max_iter` finds better ones if there are few relations. `embedding_` and `key_embedding_` agree up
+        to signs at temperatures near 1 and in few dimensions, but not at low temperatures, where a single row has many
+        optima. This kernel needs explicit affinities and the default `walk_length`, `null_model`, `normalizer` and
+        `solver`.
 
     temperature : float, default=0.2
-        Temperature of the attention: scores are divided by it. Low temperatures resolve finer structure and need
-        ``"neighbors"`` for an accurate normalizer; at 1 the Gaussian is as good as exact. The default is what
-        classifies nodes of graphs best. From 1e-9 to 1e9.
+        Temperature of the attention, from 1e-9 to 1e9. Scores are divided by it before the kernel is applied. Lower
+        values resolve finer structure and need ``normalizer="neighbors"`` for an accurate normalizer; at 1 the Gaussian
+        is as good as exact. The default is the best value for classifying the nodes of graphs.
 
     n_clusters : int, default=1
-        Number of Gaussians in the mixture that stands for the keys. Clusters are found by k-means on the vectors and
-        renewed as these move. Clipped, with a warning, to the number of keys.
+        Number of Gaussians in the mixture that represents the keys. The clusters are found by k-means on the vectors
+        and renewed as these move. It is clipped, with a warning, to the number of keys.
 
     null_model : {"uniform", "degree"}, float or array-like of shape (n_samples,), default="uniform"
-        What vectors are pushed away from: the mean of all vectors (of their own side, if bipartite), weighted
-        equally, by their degree (column sums of the affinities), by the degree to the given non-negative power, or as
-        given (square affinities only).
+        Weights of the mean vector that all vectors are repelled from (the mean of their own side, if bipartite): equal
+        weights; degrees, which are column sums of the affinities; degrees raised to a non-negative power, if a number
+        is given; or an array of weights, for square affinities only.
 
     key_weight : {"uniform", "degree"} or float, default="uniform"
-        How much each key counts in Z: the same, by its degree, or by the degree to the given power. Degrees pay where
-        keys occur as often as they are linked, as words do; on graphs they seldom do.
+        Weights of the keys in the normalizer: equal weights, degrees, or degrees raised to a non-negative power.
+        Degrees help if keys occur as often as they are linked, as words do. They seldom help on graphs.
 
     normalizer : {"gaussian", "neighbors", "exact"}, default="gaussian"
-        How log Z is had: by the mixture; with each row's `n_exact` nearest keys summed exactly and the rest had from
-        their moments and a sample of keys; or exactly, which costs O(n^2). "neighbors" finds what "exact" finds, to
-        half a percent of the loss, in linear time: for likelihood, `score` and retrieval at temperatures below 1.
-        The Gaussian is the better regulariser for classification.
+        Method that computes the log normalizer, log Z.
+
+        - "gaussian": the mixture of Gaussians. It is also the best regularizer for classification.
+        - "neighbors": the sum over the `n_exact` nearest keys of each row, plus an estimate for all other keys from
+          their moments and from a sample of them. It reaches the loss of "exact" within half a percent, in linear time.
+          Use it for likelihoods, `score` and retrieval at temperatures below 1.
+        - "exact": the sum over all keys, in quadratic time.
 
     n_exact : int, default=64
-        Nearest keys for ``normalizer="neighbors"``. They are found by cells, anew every few iterations.
+        Number of nearest keys for ``normalizer="neighbors"``. They are found by an inverted index, which is renewed
+        every few iterations.
 
     solver : {"accelerated", "gradient"}, default="accelerated"
-        "accelerated" is a damped fixed point with momentum that stops when it has converged; "gradient" takes
-        `max_iter` normalised gradient steps at a linearly decaying rate, as in [1]_.
+        Optimization algorithm. "accelerated" is a damped fixed-point iteration with momentum that stops when it has
+        converged. "gradient" takes `max_iter` normalized gradient steps of linearly decaying length, as in [1]_.
 
     max_iter : int, default=100
-        Iterations at most (all of them for ``solver="gradient"``).
+        Maximum number of iterations. ``solver="gradient"`` runs all of them.
 
     n_init : int, default=3
-        Random starts of the search for ``kernel="expressive"``, of which the one of the lowest loss is kept. Its loss
-        has many optima of nearly the same value, and which is found can depend on the processor: raise it where results
-        have to agree between machines. ``kernel="softmax"`` finds its optimum from one start.
+        Number of random initializations for ``kernel="expressive"``, of which the one with the lowest loss is kept.
+        Many optima have nearly the same loss, and which of them is found can depend on the processor: raise `n_init` if
+        results have to agree between machines. ``kernel="softmax"`` finds its optimum from one initialization.
 
     tol : float, default=1e-2
-        Stop when the root mean square displacement of the unit vectors in one iteration falls below it, or when an
-        iteration, twice running, brought less than this share of the whole decrease of the loss. With 0 all iterations
-        are run. Classifiers hardly gain from less; clusters do, where there are more of them than dimensions.
+        Tolerance of the stopping rule. The solver stops if the root mean square displacement of the unit vectors in an
+        iteration is below `tol`, or if in each of two consecutive iterations the loss decreased by less than this share
+        of its total decrease. With 0 all iterations are run. Smaller values hardly improve classifiers. They improve
+        clusterings with more clusters than dimensions.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the vectors of the last one. Rows may have been added at the end since then.
+        Whether `fit` starts from the vectors of the previous fit. Rows may have been appended in the meantime.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial vectors and of k-means. On the same machine the same seed gives the same bits, whatever
-        `n_jobs`.
+        Seed of the initial vectors and of k-means. The same seed gives the same bits on the same machine, whatever
+        `n_jobs` is.
 
     n_jobs : int or None, default=None
-        Threads. None is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.
+        Number of threads. None means 1 unless in a :obj:`joblib.parallel_config` context, -1 means all cores.
 
     verbose : int, default=0
-        If positive, print iteration, loss, displacement and the time left, as far as it can be told. With
-        scikit-learn 1.9 or newer its callbacks (:class:`sklearn.callback.ProgressBar`,
-        :class:`sklearn.callback.ScoringMonitor`, your own to stop early) can be set by `set_callbacks`.
+        Verbosity. If positive, each iteration prints its number, its loss, its displacement and an estimate of the time
+        left. With scikit-learn 1.9 or newer, `set_callbacks` adds scikit-learn's callbacks
+        (:class:`sklearn.callback.ProgressBar`, :class:`sklearn.callback.ScoringMonitor`) or your own, which can also
+        stop the fit.
 
     Attributes
     ----------
     embedding_ : ndarray of shape (n_samples, n_components)
-        The vectors of the training samples: what `transform` gives for their rows.
+        Vectors of the training samples. They equal the result of `transform` for the training data.
 
     key_embedding_ : ndarray of shape (n_keys, n_components)
-        The vectors attended to: of the features if bipartite, else of the training samples again. `embedding_` is each
-        row's answer to these: the two agree where affinities are symmetric, up to the tolerance, and less so the more
-        directed they are.
+        Vectors of the keys, which are the features if bipartite and the training samples otherwise. Each row of
+        `embedding_` is optimal given these. For symmetric affinities `embedding_` and `key_embedding_` agree up to the
+        tolerance; the more directed the affinities are, the more they differ.
 
     key_weight_ : ndarray of shape (n_keys,)
-        How much each key counts: attention goes as ``key_weight_ * exp(x . y / temperature)``. Zero for keys without
-        any affinity.
+        Weights of the keys: attention is proportional to ``key_weight_ * exp(x . y / temperature)``. Zero for keys
+        without any affinity.
 
     n_iter_ : int
-        Iterations run.
+        Number of iterations run.
 
     loss_curve_ : list of float
-        The surrogate loss per row, in nats, at the start of each iteration: the mean over rows of
-        ``-sum_j P_ij s_ij + log Z_i + x_i . ybar / temperature``. Whatever the normaliser, up to ten iterations are
-        made with one Gaussian first, and their losses are its.
+        Surrogate loss per row, in nats, at the start of each iteration: the mean over rows of
+        ``-sum_j P_ij s_ij + log Z_i + x_i . ybar / temperature``. Whatever `normalizer` is, up to ten initial
+        iterations use a single Gaussian, and so do their losses.
 
     converged_ : bool
-        Whether `tol` was met, or for ``solver="gradient"`` the schedule was run to its end, and the loss is a possible
-        one: no cross entropy is below the entropy of the affinities.
+        Whether the stopping rule was met (for ``solver="gradient"``, whether all steps were taken) at a possible loss.
+        A loss is impossible if it is below the entropy of the affinities, which no cross entropy can be.
 
     isolated_ : ndarray of bool of shape (n_samples,)
-        Samples without any affinity: their vectors are zero and they are left out of everything.
+        Mask of the samples without any affinity. Their vectors are zero, and they are left out of everything.
 
     affinity_matrix_ : sparse array or ndarray of shape (n_samples, n_keys)
-        The affinities that `embedding_` answers to, divided by their row sums. Not kept of a LinearOperator.
+        Affinities of the training samples to the keys, divided by their row sums. Not available if `X` was a
+        LinearOperator.
 
     n_features_in_ : int
-        Columns seen during `fit`.
+        Number of features seen during `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where all are strings.
+        Names of features seen during `fit`. Defined only if all feature names of `X` are strings.
 
     See Also
     --------
-    NormalizerEstimator : Log Z alone, for any vectors.
+    NormalizerEstimator : Estimates log Z for any queries and keys.
     sklearn.manifold.SpectralEmbedding : Eigenvectors of the same affinities, without `transform`.
 
     Notes
     -----
-    Time is linear in the non-zero affinities and the rows; memory is the affinities and four times the embedding,
-    five with walks, seven with the expressive kernel, see :meth:`estimate_memory`. With softmax the iterate of the
-    lowest loss is kept.
+    Time is linear in the number of nonzero affinities and of rows. Memory holds the affinities and four times the
+    embedding (five times with walks, seven times with the expressive kernel), see :meth:`estimate_memory`. With the
+    softmax kernel the iterate of the lowest loss is returned.
 
-    A new row is embedded given the keys alone: no row sees another, so neither batch nor order matters. Where its
-    relations pull less than the crowd of keys pushes, the crowd is let push no more than they pull. With the
-    normalisers "neighbors" and "exact" a row seen in `fit` is recognised by where its affinities lead, and gets its
-    own key.
+    A new row is embedded given the keys alone. It does not depend on other rows of its batch or on their order. If the
+    attraction by its relations is weaker than the repulsion by all keys, the repulsion is clipped to the size of the
+    attraction. With the normalizers "neighbors" and "exact" a row seen in `fit` is recognized by its affinities, and
+    gets the vector of its own key.
 
     References
     ----------
@@ -236,21 +251,19 @@ class AttentionEmbedding(
     >>> from sklearn_attnembed import AttentionEmbedding
     >>> X, y = load_digits(return_X_y=True)
     >>> model = make_pipeline(AttentionEmbedding(random_state=0), LogisticRegression(C=10))
-    >>> model.fit(X[:1500], y[:1500]).score(X[1500:], y[1500:]) > 0.94
-    True
+    >>> score = model.fit(X[:1500], y[:1500]).score(X[1500:], y[1500:])
+    >>> round(score, 2)
+    0.95
     """
 
     _parameter_constraints = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "affinity": [
-            StrOptions({"nearest_neighbors", "precomputed", "precomputed_nearest_neighbors", "bipartite"}),
-            callable,
-        ],
+        "affinity": [StrOptions(set(SOURCES)), callable],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "weighting": [StrOptions({"perplexity", "self_tuning", "biweight", "uniform"})],
         "metric": [str, callable],
         "walk_length": [Interval(Integral, 1, None, closed="left")],
-        "kernel": [StrOptions({"softmax", "expressive"})],
+        "kernel": [StrOptions(set(EMBEDDABLE))],
         "temperature": [Interval(Real, 1e-9, 1e9, closed="both")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left"), "array-like"],
@@ -314,8 +327,8 @@ class AttentionEmbedding(
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    # fit and transform -------------------------------------------------------------------------------
-    @whole_or_as_before("_vectors", "_sizes")
+    # Fit and transform -------------------------------------------------------------------------------
+    @whole_or_as_before("_fitted")
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Relations, y: None = None) -> Self:
@@ -324,25 +337,26 @@ class AttentionEmbedding(
         Parameters
         ----------
         X : array-like, sparse matrix or LinearOperator
-            Of shape (n_samples, n_features), or (n_samples, n_samples) for precomputed affinities: see `affinity`.
+            Training data of shape (n_samples, n_features), or (n_samples, n_samples) for precomputed affinities, as
+            `affinity` says.
         y : Ignored
-            Present for API consistency.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
         self : AttentionEmbedding
-            Fitted.
+            Fitted estimator.
 
         Raises
         ------
         ValueError
-            If `X` holds NaN, infinity or negative affinities, has the wrong shape, or no affinity at all.
+            If `X` holds NaN, infinity or negative affinities, has the wrong shape, or has no affinity at all.
 
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` was reached first, or the loss is not a possible one: the estimate of log Z is then far from
-            the truth.
+            If `max_iter` was reached before the stopping rule was met, or if the loss is an impossible one, because the
+            estimate of log Z is far from the truth.
         UserWarning
             If rows have no affinity, or `n_neighbors` or `n_clusters` was clipped.
         """
@@ -367,107 +381,91 @@ class AttentionEmbedding(
         return self
 
     def _fit(self, X: Any, task: FitTask) -> tuple[float, Bounds | None]:
-        """Validate, solve, store; return the last displacement, and what a true loss can be."""
-        self._check_kernel()
-        self._fitted = Fitted(self.affinity, self.kernel, float(self.temperature), int(self.walk_length))
-        A, dtype = self._training_affinities(X)
-        P, isolated = self._stochastic(A, dtype)
+        """Solve and set all fitted attributes; return the last displacement, and the bounds of a possible loss."""
+        _training.check_kernel(self)
+        kind, settings = source_of(self.affinity), Settings(*(getattr(self, name) for name in Settings._fields))
+        validated, dtype = self._validated(kind, X)
+        source, A = kind.fit(validated, settings, X)
+        P, isolated = normalized(A, dtype, self.kernel)
         if isolated.all():
             raise ValueError(
                 f"X has no affinity at all: each of its {len(isolated)} rows sums to 0, but at least one has to be "
                 "positive. Pass weights of existing relations."
             )
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
-        problem, active, sizes = self._problem(A, P, isolated, dtype)
-        Y, is_warm = self._first_vectors(active, sizes, dtype, int(seeds[0]))
-        strategy = self._strategy(problem, int(seeds[1]))
-        is_softmax = self.kernel == "softmax"
-        converges = is_softmax and self.solver == "accelerated"  # before max_iter
-        progress = Progress(type(self).__name__, self.max_iter, self.tol if converges else 0)
-        with block_runner(self.n_jobs) as run:
-
-            def report(iteration: int, loss: float, displacement: float, so_far: Callable[[], solver.Solution]) -> bool:
-                if self.verbose:
-                    print(progress.line(iteration, loss, displacement))
-                return task.end(lambda: self._attributes(problem, active, sizes, so_far(), strategy, run))
-
-            solve = (
-                partial(solver.solve, solver=self.solver)
-                if is_softmax
-                else partial(expressive.solve, n_init=self.n_init)
-            )
-            solution = solve(
-                problem,
-                Y,
-                strategy,
-                max_iter=self.max_iter,
-                tol=self.tol,
-                warm=is_warm,
-                run=run,
-                begin=task.begin,
-                report=report,
-            )
-            self.__dict__.update(self._attributes(problem, active, sizes, solution, strategy, run))
-            bounds = None  # of a loss that is still on its way there is nothing to say
-            if self.converged_:
-                log_f = (-problem.beta, 0, problem.beta) if is_softmax else expressive.LOG_F
-                bounds = loss_bounds(problem, solution.keys, solution.vectors, log_f)
-        self.converged_ &= bounds is None or not bounds.excludes(self.loss_curve_[-1])
-        self.isolated_ = isolated
-        self.embedding_ = self._respond(self._model, P, isolated)
-        self._keep(A, P)
+        training = _training.build_training(self, source, A, P, isolated, dtype)
+        before = getattr(self, "_fitted", None)
+        Y, is_warm = _training.first_vectors(self, before, training, dtype, int(seeds[0]))
+        strategy = _training.build_strategy(self, training.problem, int(seeds[1]))
+        with parallel.block_runner(self.n_jobs) as run:
+            solution = _training.solve(self, training, Y, is_warm, strategy, run, task)
+            learned = _training.learned_attributes(self, training, solution, strategy, run)
+            # Nothing can be said of a loss that has not converged.
+            bounds = _training.possible_losses(self, training, solution) if learned["converged_"] else None
+        learned["converged_"] &= bounds is None or not bounds.excludes(learned["loss_curve_"][-1])
+        learned["isolated_"] = isolated
+        learned["embedding_"] = embed(learned["_fitted"], P, isolated, self.n_jobs)
+        if not isinstance(P, LinearOperator):
+            learned["affinity_matrix_"] = P
+        self.__dict__.update(learned)
         return solution.displacement, bounds
 
-    def _keep(self, A: Any, P: Any) -> None:
-        """Keep the affinities, to explain them, where they have rows."""
-        if not isinstance(P, LinearOperator):
-            self.affinity_matrix_ = P
-            self._row_sums = np.asarray(A.sum(axis=1)).ravel() if self.affinity == "bipartite" else None
+    def _validated(self, kind: type[Source], X: Any) -> tuple[Any, Any]:
+        """Return the training data as a canonical matrix, and the dtype of the embedding."""
+        kind.check_input(X)
+        check_operator(X, self.kernel)
+        if kind.takes_operators and isinstance(X, LinearOperator):
+            self.n_features_in_ = X.shape[1]
+            return X, np.float32 if X.dtype == np.float32 else np.float64
+        X = validate_data(self, canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2)
+        return X, X.dtype
 
     def fit_transform(self, X: Relations, y: None = None) -> Vectors:
-        """Learn the embedding and return it: the same as ``fit(X).transform(X)``.
+        """Learn the embedding and return it.
+
+        The result equals that of ``fit(X).transform(X)``.
 
         Parameters
         ----------
         X : array-like, sparse matrix or LinearOperator
-            As for `fit`.
+            Training data, as for `fit`.
         y : Ignored
-            Present for API consistency.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
         embedding : ndarray of shape (n_samples, n_components)
-            Unit rows; zero for samples without any affinity.
+            Unit vectors; zero for samples without any affinity.
         """
         return self.fit(X, y).embedding_
 
     def transform(self, X: Relations) -> Vectors:
-        """Embed samples, each given the fitted keys alone.
+        """Embed samples, each of them given the fitted keys alone.
 
         Parameters
         ----------
         X : array-like, sparse matrix or LinearOperator
-            Features, counts, or rows of affinities or distances to the fitted samples, as for `fit`.
+            Features, counts, or affinities or distances to the fitted samples, in the same form as for `fit`.
 
         Returns
         -------
         embedding : ndarray of shape (n_samples, n_components)
-            Unit rows; zero for samples without any affinity.
+            Unit vectors; zero for samples without any affinity.
 
         Raises
         ------
         ValueError
             If `X` is not what `affinity` asks for.
         """
-        check_is_fitted(self)
-        P, isolated = self._query_affinities(X)
-        _warn_isolated(isolated)
-        return self._respond(self._model, P, isolated)
+        samples = new_samples(self, X)
+        _warn_isolated(samples.isolated)
+        return samples.embedding
 
     def transform_keys(self, X: MatrixLike) -> Vectors:
-        """Embed new columns of a table, each given the fitted rows alone (``affinity="bipartite"``).
+        """Embed new columns of a table, each of them given the fitted rows alone (``affinity="bipartite"``).
 
-        What `transform` is for new rows: new items of known users, new words of known documents.
+        This is to columns what `transform` is to rows. It embeds new items of known users, or new words of known
+        documents.
 
         Parameters
         ----------
@@ -477,12 +475,12 @@ class AttentionEmbedding(
         Returns
         -------
         key_embedding : ndarray of shape (n_new_columns, n_components)
-            Unit rows, to be compared with `embedding_`; zero for empty columns.
+            Unit vectors, to be compared with `embedding_`; zero for empty columns.
 
         Raises
         ------
         ValueError
-            If `X` has other rows than those of `fit`, or `affinity` is another.
+            If the number of rows is not that of `fit`, or if the model is not bipartite.
 
         Examples
         --------
@@ -492,53 +490,54 @@ class AttentionEmbedding(
         >>> model = AttentionEmbedding(2, affinity="bipartite", random_state=0).fit(counts)
         >>> item = model.transform_keys(np.arange(20)[:, None] < 10)
         >>> scores = model.embedding_ @ item[0]
-        >>> bool(scores[:10].mean() > scores[10:].mean())
+        >>> bool(scores[:10].min() > scores[10:].max())
         True
         """
-        check_is_fitted(self)
-        if self._fitted.affinity != "bipartite":
+        fitted = fitted_value(self)
+        if not fitted.source.embeds_columns:
             raise ValueError(
                 f"transform_keys embeds new columns of a table, which only affinity='bipartite' has, but affinity="
-                f"{self._fitted.affinity!r}. For new samples use transform."
+                f"{fitted.source.affinity!r}. For new samples use transform."
             )
         X = check_array(canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
-        if X.shape[0] != self._sizes[0]:
-            transposed = " It is probably transposed: pass X.T." if X.shape[1] == self._sizes[0] else ""
+        n_rows = fitted.sizes[0]
+        if X.shape[0] != n_rows:
+            transposed = " It is probably transposed: pass X.T." if X.shape[1] == n_rows else ""
             raise ValueError(
-                f"X has {X.shape[0]} rows, but transform_keys is expecting {self._sizes[0]}: one for each sample seen "
+                f"X has {X.shape[0]} rows, but transform_keys is expecting {n_rows}: one for each sample seen "
                 f"in fit, in the same order. Leave none of them out.{transposed}"
             )
-        P, isolated = self._stochastic(self._affinities(X).T, self.key_embedding_.dtype)
+        P, isolated = normalized(fitted.source.query(X).T, fitted.keys.dtype, fitted.kernel)
         _warn_isolated(isolated, "columns")
-        return self._respond(self._column_model, P, isolated)
+        return embed(fitted, P, isolated, self.n_jobs, columns=True)
 
     def recommend(self, X: MatrixLike, n_items: int = 10, *, exclude_known: bool = True) -> tuple[Integers, Float64]:
-        """Rank the columns that rows attend to most (``affinity="bipartite"``): items for users, fitted or not.
+        """Rank the columns that rows attend to most, such as items for users (``affinity="bipartite"``).
 
-        Ranked by attention, ``log key_weight_ + x . y / temperature`` (or the kernel's logarithm). With
-        ``key_weight="degree"`` that knows how popular items are, which is what recommendations want, and all that there
-        is to say to a user without history.
+        Columns are ranked by attention, that is by ``log key_weight_ + x . y / temperature`` for the softmax kernel.
+        With ``key_weight="degree"`` this takes the popularity of items into account, which recommendations need. For a
+        user without history, popularity is all there is to rank by.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Counts of the users, as for `transform`.
+            Counts of the users, which need not be those of `fit`.
         n_items : int, default=10
-            How many for each.
+            Number of items for each user.
         exclude_known : bool, default=True
-            Whether to leave out what a user has a count for already.
+            Whether to leave out the items that a user has a count for.
 
         Returns
         -------
         items : ndarray of int of shape (n_samples, n_items)
-            Columns, the best first; -1 where there are no more.
+            Numbers of columns, the best first; -1 where there are no more.
         scores : ndarray of shape (n_samples, n_items)
-            Log attention up to a constant of the row; -inf where there are no more.
+            Logarithms of attention, up to a constant for each row; -inf where there are no more.
 
         Raises
         ------
         ValueError
-            If `affinity` is another, or `n_items` is not from 1 to the number of columns.
+            If the model is not bipartite, or `n_items` is not from 1 to the number of columns.
 
         Examples
         --------
@@ -550,25 +549,21 @@ class AttentionEmbedding(
         >>> sorted(items[0].tolist())
         [1, 2, 3, 4, 5, 6, 7]
         """
-        check_is_fitted(self)
-        if self._fitted.affinity != "bipartite":
+        fitted = fitted_value(self)
+        if not fitted.source.embeds_columns:
             raise ValueError(
                 f"recommend ranks the columns of a table, which only affinity='bipartite' has, but affinity="
-                f"{self._fitted.affinity!r}."
+                f"{fitted.source.affinity!r}."
             )
         if not isinstance(n_items, Integral) or not 1 <= n_items <= self.n_features_in_:
             raise ValueError(
                 f"n_items must be an integer from 1 to the {self.n_features_in_} columns; got {n_items!r}. Lower it, "
                 "or fit more columns."
             )
-        P, isolated = self._query_affinities(X)
-        queries = self._respond(self._model, P, isolated) / self._fitted.temperature
-        log_f = (lambda scores: scores) if self._fitted.kernel == "softmax" else expressive.MODEL.log_value
-        with np.errstate(divide="ignore"):
-            popularity = np.log(self.key_weight_)
+        queries, P, _ = new_samples(self, X)
         items, scores = np.empty((len(queries), n_items), np.intp), np.empty((len(queries), n_items))
         for rows in parallel.row_blocks([len(queries)], self.n_features_in_):
-            rated = log_f(queries[rows] @ self.key_embedding_.T) + popularity
+            rated = _explain.log_ratings(fitted, queries[rows])
             if exclude_known:
                 rated[P[rows].nonzero()] = -np.inf
             best = np.argpartition(-rated, n_items - 1, axis=1)[:, :n_items]
@@ -581,30 +576,30 @@ class AttentionEmbedding(
     def estimate_memory(
         self, n_samples: int, n_features: int = 0, dtype: DTypeLike = np.float64, *, n_affinities: int = 0
     ) -> int:
-        """Say how many bytes `fit` needs at its peak beyond its input, before fitting.
+        """Estimate the peak memory of `fit` beyond its input, in bytes, without fitting.
 
         Parameters
         ----------
         n_samples : int
-            Rows.
+            Number of rows.
         n_features : int, default=0
-            Columns, if they are embedded too (``affinity="bipartite"``).
+            Number of columns, if they are embedded too (``affinity="bipartite"``).
         dtype : dtype, default=float64
-            Of the data.
+            Type of the data.
         n_affinities : int, default=0
-            Affinities that are not zero, of a sparse matrix: its copies are counted too. Without it the bytes are what
-            comes on top of the affinities.
+            Number of nonzero affinities of a sparse matrix, whose copies are counted too. With 0 the result is the
+            memory in addition to that of the affinities.
 
         Returns
         -------
         n_bytes : int
-            Within 20 % of the peak, for sparse affinities with indices of 32 bits. What making affinities of nearest
-            neighbors or by a callable takes is not counted.
+            Peak memory in bytes, within 20 % for sparse affinities with indices of 32 bits. The memory for computing
+            affinities, by a search for nearest neighbors or by a callable, is not counted.
 
         Raises
         ------
         ValueError
-            If a number is not an integer >= 0, or `dtype` is no type of NumPy's.
+            If a number is not an integer >= 0, or `dtype` is not a NumPy dtype.
 
         Examples
         --------
@@ -623,9 +618,10 @@ class AttentionEmbedding(
             raise ValueError(
                 f"dtype must be one of NumPy's types, or the name of one; got {dtype!r}. Pass 'float32' or 'float64'."
             ) from error
+        kind = source_of(self.affinity)
         return _memory.peak(
             _memory.Size(
-                sides=[int(n_samples), int(n_features)] if self.affinity == "bipartite" else [int(n_samples)],
+                sides=[int(n_samples), int(n_features)] if kind.embeds_columns else [int(n_samples)],
                 d=int(self.n_components),
                 itemsize=itemsize,
                 n_affinities=int(n_affinities),
@@ -635,160 +631,274 @@ class AttentionEmbedding(
                 n_clusters=self.n_clusters,
                 n_exact=self.n_exact,
                 walk_length=self.walk_length,
-                n_threads=n_threads(self.n_jobs),
-                is_sum=self.affinity in NEIGHBORS,
+                n_threads=parallel.n_threads(self.n_jobs),
+                is_symmetrized=kind.is_symmetrized,
             )
         )
 
-    # the solver's view -------------------------------------------------------------------------------
-    def _problem(self, A: Any, P: Any, isolated: Any, dtype: Any) -> tuple[Problem, Any, list[int]]:
-        """The problem to solve, square or bipartite; which of all rows (and columns) it is about, and their number."""
-        if self.affinity == "bipartite":
-            backward, unused = self._stochastic(A.T, dtype)
-            active = ~np.concatenate([isolated, unused])
-            sizes = list(A.shape)
-            square = affinity_matrix.both_directions(sp.csr_array(P), sp.csr_array(backward))
-        else:
-            active, sizes, square = ~isolated, [A.shape[0]], P
-            if self.affinity in NEIGHBORS:
-                square = self._stochastic(P + P.T, dtype)[0]
+    # Attention and likelihood ------------------------------------------------------------------------
+    def attention_scores(self, X: Relations | None = None, *, rows: Any = None) -> Float64:
+        """Compute the exact attention of samples over all keys.
 
-        @cache
-        def degree() -> Float64:
-            return np.concatenate([_column_sums(side) for side in ([A.T, A] if len(sizes) == 2 else [A])])
+        The result is dense. For large data ask for the rows of interest only.
 
-        def shares(parameter: str, whole: bool) -> Float64:
-            """Powers of the degree, of each side's active rows, that sum to one or, `whole`, to their number."""
-            given = getattr(self, parameter)
-            gamma = {"uniform": 0, "degree": 1}.get(given, given)
-            powers = degree()[active] if gamma else np.ones(sum(counts))
-            sides = np.split(powers, np.cumsum(counts)[:-1])
-            if not all(side.any() for side in sides):
-                raise ValueError(
-                    f"{parameter}={given!r} needs degrees, but no row that has affinities is led to by any: all of "
-                    f"these degrees are 0. Set {parameter}='uniform', or embed a table by affinity='bipartite'."
-                )
-            # No power of these overflows, and of what has a degree none is zero.
-            sides = [np.where(side > 0, np.maximum((side / side.max()) ** gamma, _TINY), 0) for side in sides]
-            return np.concatenate([side * ((len(side) if whole else 1) / side.sum()) for side in sides])
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator, default=None
+            Samples, as for `transform`. If None, the training samples are used.
+        rows : array-like of int or slice, default=None
+            Rows of interest among these samples. If None, all rows are used.
 
-        counts = [int(np.count_nonzero(side)) for side in np.split(active, np.cumsum(sizes)[:-1])]
-        bounds = parallel.row_blocks(counts, self.n_components)
-        if self.kernel == "expressive":
-            P, square = sp.csr_array(P), sp.csr_array(square)
-        is_given = not isinstance(self.null_model, str | Real)
-        problem = Problem(
-            affinity=affinity_matrix.blocked(affinity_matrix.among(square, active), bounds),
-            queries=affinity_matrix.blocked(affinity_matrix.among(P, active), bounds) if len(sizes) == 1 else None,
-            group=[int(rows.start >= counts[0]) for rows in bounds],
-            key_group=[1, 0] if len(sizes) == 2 else [0],
-            sizes=counts,
-            null=_given_null(self.null_model, active, len(sizes)) if is_given else shares("null_model", False),
-            weight=None if self.key_weight in ("uniform", 0) else shares("key_weight", True),
-            beta=1 / self.temperature,
-            walk_length=self.walk_length,
-        )
-        return problem, active, sizes
+        Returns
+        -------
+        attention : ndarray of shape (n_rows, n_keys)
+            ``key_weight_ * f(x . y / temperature)`` divided by its sum over the keys, so that rows sum to one.
 
-    def _first_vectors(self, active: Any, sizes: list[int], dtype: Any, seed: int) -> tuple[Vectors, bool]:
-        """Where the solver starts, and whether that is where it ended before."""
-        Y = _initial_vectors(len(active), int(self.n_components), dtype, seed)
-        if not self.warm_start or not hasattr(self, "_vectors"):
-            return _only(Y, active), False
-        if self._vectors.shape[1] != self.n_components:
-            raise ValueError(
-                f"warm_start=True goes on from vectors of {self._vectors.shape[1]} dimensions, but n_components="
-                f"{self.n_components}. Set it back, or set warm_start=False to start anew."
-            )
-        starts = zip(np.cumsum([0, *self._sizes]), np.cumsum([0, *sizes]), self._sizes, sizes, strict=False)
-        for before, now, n_before, n_now in starts:
-            n = min(n_before, n_now)  # rows, or columns, that were there before
-            theirs = self._vectors[before : before + n]
-            known = np.flatnonzero(theirs.any(axis=1))
-            Y[now + known] = theirs[known]
-        return _only(Y, active), True
+        See Also
+        --------
+        AttentionEmbedding.explain : The attention of a single row, beside its target.
+        sklearn_attnembed.metrics.attention_scores : The attention of any vectors.
 
-    def _strategy(self, problem: Problem, seed: int) -> Strategy:
-        """How the solver has Z."""
-        n_clusters = min(self.n_clusters, *problem.sizes)
-        if n_clusters < self.n_clusters:
-            warn(
-                f"n_clusters={self.n_clusters} is more than there are keys with affinities, {n_clusters}, which is "
-                f"taken instead. Set n_clusters to {n_clusters} or less."
-            )
-        return Strategy(
-            self.normalizer,
-            n_clusters,
-            min(self.n_exact, *problem.sizes),
-            partial(partition, n_clusters=n_clusters, random_state=seed),
-            lambda points, k, round: cluster_centers(points, None, k, seed + round),
-            seed,
-        )
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = AttentionEmbedding(8, random_state=0).fit(X)
+        >>> attention = model.attention_scores(rows=[0, 1])
+        >>> attention.shape
+        (2, 150)
+        >>> attention[:, y == 0].sum(axis=1).round(1)
+        array([0.9, 0.9])
+        """
+        fitted = fitted_value(self)
+        queries = self.embedding_ if X is None else new_samples(self, X).embedding
+        return _explain.attention(fitted, queries[_explain.row_numbers(len(queries), rows)])
 
-    def _attributes(
-        self,
-        problem: Problem,
-        active: Any,
-        sizes: list[int],
-        solution: solver.Solution,
-        strategy: Strategy,
-        run: Runner,
-    ) -> dict[str, Any]:
-        """The model: the keys, where walks lead, and their statistics; of both sides, if there are two."""
-        n_sides = len(sizes)
-        targets = affinity_matrix.walk_targets(problem.affinity, solution.vectors, self.walk_length, n_sides, run)
-        vectors, sides = _among_all(solution.vectors, active), np.split(active, np.cumsum(sizes)[:-1])
-        keys, active_keys = problem.group_rows(problem.key_group[0]), sides[-1]
-        weight = np.ones(problem.sizes[-1]) if problem.weight is None else problem.weight[keys]
+    def score(self, X: Relations, y: None = None) -> float:
+        """Compute the mean log likelihood of affinities under the attention of their embedding.
 
-        def model(group: int) -> Model:
-            known = solver.model(problem, solution, strategy, targets, group, run)
-            return known._replace(targets=_among_all(known.targets, sides[problem.key_group[group]]))
+        The score is ``mean_i sum_j P_ij log a_ij`` with exactly normalized attention `a`, in nats. Higher is better. It
+        needs no labels, and is comparable between temperatures, normalizers and walk lengths (walks are not part of
+        what is scored). Rows without any affinity are left out, and so are affinities to samples that have none
+        themselves, because these receive no attention. At most 2^31 pairs of a query and a key are evaluated; if there
+        are more, rows are taken at even steps.
 
-        return {
-            "key_embedding_": np.ascontiguousarray(vectors[-sizes[-1] :]),
-            "loss_curve_": [float(loss) for loss in solution.losses],
-            "n_iter_": len(solution.losses),
-            "converged_": solution.converged or self.solver == "gradient",
-            "_vectors": vectors,
-            "_sizes": sizes,
-            "_active_keys": active_keys,
-            "_key_labels": _labels(solution.look, keys, active_keys),
-            "key_weight_": _among_all(weight, active_keys),
-            "_model": model(0),
-            "_column_model": model(1) if n_sides == 2 else None,
+        The score of a row is computed from the same affinities that embed it, and so increases with `n_components`. To
+        choose the dimension, leave some affinities of each row out of `fit` and compute their likelihood by
+        :func:`~sklearn_attnembed.metrics.attention_cross_entropy`.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator
+            Samples, as for `transform`.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        score : float
+            Mean log likelihood of a row, in nats.
+
+        Raises
+        ------
+        ValueError
+            If no row of `X` has any affinity.
+        """
+        return _explain.score(fitted_value(self), new_samples(self, X), self.n_jobs)
+
+    def perplexity(self, X: Relations) -> float:
+        """Compute the effective number of keys that the attention is spread over, ``exp(-score(X))``.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator
+            Samples, as for `transform`.
+
+        Returns
+        -------
+        perplexity : float
+            Perplexity of the attention with respect to the affinities. Lower is better. Uniform attention has a
+            perplexity equal to the number of keys. At very low temperatures it can overflow to infinity.
+        """
+        with np.errstate(over="ignore"):
+            return float(np.exp(-self.score(X)))
+
+    # Explanations ------------------------------------------------------------------------------------
+    def explain(self, i: int, X: MatrixLike | None = None) -> DataFrame:
+        """Tabulate the attention of a single row over the keys, beside the affinities that it approximates.
+
+        Parameters
+        ----------
+        i : int
+            Number of the row of `X`, or of the training samples.
+        X : array-like or sparse matrix, default=None
+            Samples, as for `transform`. If None, the training samples are used.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            Table with one row for each key, in descending order of attention, and the columns
+
+            - key: number of the key, or its name if the keys are named columns of a DataFrame;
+            - target: affinity to the key, averaged over walks, which sums to one;
+            - attention: attention to the key, which sums to one;
+            - share: share of the row's loss, ``-target * log(attention)`` divided by its sum.
+
+        Raises
+        ------
+        ValueError
+            If `i` is not the number of a row, or if affinities were given as a LinearOperator.
+        ImportError
+            If pandas is not installed.
+
+        See Also
+        --------
+        AttentionEmbedding.explain_rows : Rows that the attention fits worst.
+        sklearn_attnembed.inspection.AttentionScoresDisplay : Plot of the attention.
+
+        Notes
+        -----
+        Attention is computed exactly, at a cost linear in the number of keys. A row without any affinity has a target
+        of zero, and attends to all keys in proportion to their weights.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> from sklearn_attnembed.datasets import make_block_model
+        >>> adjacency, communities = make_block_model(200, 4, mean_degree=20, random_state=0)
+        >>> model = AttentionEmbedding(16, affinity="precomputed", random_state=0).fit(adjacency)
+        >>> table = model.explain(0)
+        >>> list(table)
+        ['key', 'target', 'attention', 'share']
+        >>> by_community = table.groupby(communities[table["key"]])["attention"].sum()
+        >>> bool(by_community.idxmax() == communities[0])
+        True
+        """
+        fitted = fitted_value(self)
+        pandas = import_extra("pandas", "pandas", "explain")
+        target, attention, log_attention = explained_row(self, i, X)
+        table = {
+            "key": key_names(self),
+            "target": target,
+            "attention": attention,
+            "share": _explain.loss_shares(fitted, target, log_attention),
         }
+        return pandas.DataFrame(table).sort_values("attention", ascending=False, kind="stable", ignore_index=True)
 
-    def _respond(self, model: Model, P: Any, isolated: Any) -> Vectors:
-        """Vectors of rows with affinities `P`, each minimising its own loss given the keys; zero where isolated."""
-        # A row has a vector for each cluster, and the history of its steps besides.
-        bounds = parallel.row_blocks([P.shape[0]], model.targets.shape[1] * len(model.statistics.weight))
-        out = np.zeros((len(isolated), model.targets.shape[1]), model.targets.dtype)
-        with block_runner(self.n_jobs) as run:
-            vectors = self._block_response(model, P, bounds)
+    def explain_rows(self, X: MatrixLike | None = None, *, rows: Any = None) -> DataFrame:
+        """Tabulate how well the attention of each row approximates its affinities.
 
-            def one(block: int) -> None:
-                kept = np.flatnonzero(~isolated[bounds[block]])
-                if len(kept):
-                    out[bounds[block]][kept] = vectors(block, kept)
+        Parameters
+        ----------
+        X : array-like or sparse matrix, default=None
+            Samples, as for `transform`. If None, the training samples are used.
+        rows : array-like of int or slice, default=None
+            Rows of interest. If None, all rows are used, or rows at even steps if there are more than 2^31 pairs of a
+            query and a key.
 
-            for _ in run(one, range(len(bounds))):
-                pass
-        return out
+        Returns
+        -------
+        table : pandas.DataFrame
+            Table with one row for each sample that has any affinity, in descending order of divergence, and the
+            columns
 
-    def _block_response(self, model: Model, P: Any, bounds: list[slice]) -> Callable[[int, Any], Vectors]:
-        """``(block, rows of it) -> vectors``."""
-        if self._fitted.kernel == "expressive":
-            pieces: Any = affinity_matrix.blocked(sp.csr_array(P), bounds).pieces
-            model = model._replace(targets=model.targets.astype(np.float64, copy=False))  # once, not for every block
-            return lambda block, kept: expressive.respond(pieces[block][kept], model)
-        # A dense product rounds differently for every batch size, in float32 visibly; and iterations need digits.
-        targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64, copy=False)
-        product, respond = (
-            affinity_matrix.products(affinity_matrix.blocked(P, bounds), targets),
-            out_of_sample_map(model),
-        )
-        return lambda block, kept: respond(product(block)[kept])
+            - row: number of the row;
+            - loss: cross entropy of attention and target, which are the affinities averaged over walks, in nats;
+            - entropy: entropy of the target, which no loss can be below, in nats;
+            - divergence: difference of loss and entropy, in nats.
+
+        Raises
+        ------
+        ValueError
+            If affinities were given as a LinearOperator.
+        ImportError
+            If pandas is not installed.
+
+        See Also
+        --------
+        AttentionEmbedding.explain : The explanation of a single row, key by key.
+        AttentionEmbedding.score : The negative mean loss, without walks.
+
+        Notes
+        -----
+        The entropy grows with the number of relations. Rows with few relations therefore tend to have the largest
+        divergence, and rows with many relations the largest loss. Among rows with equally many relations, both show
+        which are unusual: ``table.sort_values("loss", ascending=False)``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> model = AttentionEmbedding(8, random_state=0).fit(load_iris().data)
+        >>> table = model.explain_rows()
+        >>> list(table), len(table)
+        (['row', 'loss', 'entropy', 'divergence'], 150)
+        """
+        fitted = fitted_value(self)
+        pandas = import_extra("pandas", "pandas", "explain_rows")
+        samples = self._samples(X)
+        steps = _explain.walk_steps(fitted, training_samples(self).affinities)
+        table = _explain.rows_table(fitted, samples, rows, steps, self.n_jobs)
+        return pandas.DataFrame(table).sort_values("divergence", ascending=False, kind="stable", ignore_index=True)
+
+    def explain_clusters(
+        self, X: Relations | None = None, *, labels: ArrayLike | None = None, rows: Any = None
+    ) -> DataFrame:
+        """Tabulate the share of each cluster of keys in the normalizer Z.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or LinearOperator, default=None
+            Samples, as for `transform`. If None, the training samples are used.
+        labels : array-like of shape (n_keys,), default=None
+            Cluster labels of the keys, for instance classes. If None, the `n_clusters` clusters of the model are used.
+        rows : array-like of int or slice, default=None
+            Rows of interest. If None, all rows are used, or rows at even steps if there are more than 2^31 pairs of a
+            query and a key.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            Table with one row for each cluster, in descending order of share, and the columns
+
+            - cluster: label of the cluster;
+            - n_keys: number of its keys that have any affinity;
+            - share: share in Z, averaged over rows, which sums to one;
+            - log_z: logarithm of the cluster's part of Z, averaged over rows, in nats.
+
+        Raises
+        ------
+        ValueError
+            If `labels` does not have one entry for each key.
+        ImportError
+            If pandas is not installed.
+
+        See Also
+        --------
+        NormalizerEstimator.transform : Estimates the same for any queries and keys, in linear time.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = AttentionEmbedding(8, random_state=0).fit(X)
+        >>> table = model.explain_clusters(labels=y, rows=y == 0)
+        >>> int(table["cluster"][0]), round(table["share"][0], 1)
+        (0, 0.9)
+        """
+        fitted = fitted_value(self)
+        pandas = import_extra("pandas", "pandas", "explain_clusters")
+        labels = fitted.labels if labels is None else _explain.as_key_labels(labels, fitted.keys)
+        samples = self._samples(X)
+        numbers = _explain.chosen_rows(fitted, samples, rows)
+        table = _explain.clusters_table(fitted, samples.embedding[numbers], labels)
+        return pandas.DataFrame(table).sort_values("share", ascending=False, kind="stable", ignore_index=True)
+
+    def _samples(self, X: Any) -> Samples:
+        """Return new samples, or the training samples if `X` is None."""
+        return training_samples(self) if X is None else new_samples(self, X)
 
     # scikit-learn ------------------------------------------------------------------------------------
     @property
@@ -796,73 +906,32 @@ class AttentionEmbedding(
         return self.key_embedding_.shape[1]
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags, kind = super().__sklearn_tags__(), source_of(self.affinity)
         tags.input_tags.sparse = True
-        tags.input_tags.pairwise = self.affinity in PAIRWISE
-        tags.input_tags.positive_only = self.affinity in (*PAIRWISE, "bipartite")
+        tags.input_tags.pairwise = kind.is_pairwise
+        tags.input_tags.positive_only = kind.is_nonnegative
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def _initial_vectors(n_samples: int, n_components: int, dtype: Any, seed: int) -> Vectors:
-    """Random unit rows, the same in any precision, drawn a block at a time."""
-    generator = np.random.default_rng(seed)
-    Y = np.empty((n_samples, n_components), dtype)
-    for rows in parallel.row_blocks([n_samples], n_components):
-        Y[rows] = generator.random((rows.stop - rows.start, n_components), np.float32) - np.float32(0.5)
-    return sphere.unit_rows(Y)
+def explained_row(estimator: AttentionEmbedding, i: Any, X: Any) -> tuple[Float64, Float64, Float64]:
+    """Return target, attention and log attention of a single row of `X`, or of the training samples if it is None."""
+    fitted, samples = fitted_value(estimator), training_samples(estimator)
+    _explain.check_row_number(i, len(samples.isolated) if X is None else _num_samples(X))
+    if X is None:
+        embedding, P = samples.embedding[[i]], _explain.affinity_rows(samples.affinities, [i])
+    else:
+        _explain.check_has_rows(X)
+        embedding, P, _ = new_samples(estimator, _safe_indexing(canonical(X), [i]))
+    return _explain.row_terms(fitted, embedding, P, _explain.walk_steps(fitted, samples.affinities))
 
 
-def _only(Y: Vectors, active: Any) -> Vectors:
-    """The active rows: `Y` itself if these are all."""
-    return Y if active.all() else Y[active]
-
-
-def _among_all(values: Any, active: Any) -> Any:
-    """Values of the active rows among all rows, zero for the others; the values themselves if these are all."""
-    if active.all():
-        return values
-    out = np.zeros((len(active), *values.shape[1:]), values.dtype)
-    out[active] = values
-    return out
-
-
-def _labels(look: KeyIndex | None, rows: slice, active: Any) -> Integers:
-    """Clusters of the keys, -1 for those without any affinity."""
-    n = np.count_nonzero(active)
-    labels = np.zeros(n, np.intp) if look is None or look.labels is None else look.labels[rows]
-    return _among_all(labels + 1, active) - 1
-
-
-def _given_null(null_model: Any, active: Any, n_sides: int) -> Float64:
-    """A null model given as an array for all rows, checked; its shares among the active ones."""
-    p0 = check_array(null_model, ensure_2d=False, dtype=np.float64, input_name="null_model")
-    if n_sides == 2 or p0.shape != active.shape:
-        raise ValueError(
-            f"null_model has shape {p0.shape}, but an array needs one entry for each of the {len(active)} samples of a "
-            "square affinity. Pass a power of the degree instead."
-        )
-    if p0.min() < 0 or not p0[active].sum() > 0:
-        raise ValueError(
-            f"null_model must be >= 0 with a positive sum; its smallest is {p0.min():.4g}, its sum over "
-            f"active rows {p0[active].sum():.4g}. Clip it, or use 'uniform'."
-        )
-    return p0[active] / p0[active].sum()
-
-
-def _column_sums(A: Any) -> Float64:
-    """Degrees of the keys."""
-    if isinstance(A, LinearOperator):
-        try:
-            return np.asarray(A.rmatvec(np.ones(A.shape[0])))
-        except NotImplementedError as error:
-            raise ValueError(
-                "null_model by degree needs column sums, but the operator has no rmatvec. Give it one, or use "
-                "null_model='uniform'."
-            ) from error
-    largest = (A.data if sp.issparse(A) else A).max(initial=0)
-    A = A / largest if largest > np.finfo(np.float32).max else A  # sums of larger numbers could overflow
-    return np.asarray(A.sum(axis=0), np.float64).ravel()
+def key_names(estimator: AttentionEmbedding) -> Any:
+    """Return the names of the keys if they are named columns, or their numbers."""
+    names = getattr(estimator, "feature_names_in_", None)
+    fitted = fitted_value(estimator)
+    is_named = names is not None and fitted.source.has_named_keys()
+    return names if is_named else np.arange(len(fitted.keys))
 
 
 def _warn_isolated(isolated: Any, kind: str = "rows") -> None:

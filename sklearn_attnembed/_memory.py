@@ -32,8 +32,8 @@ class Size(NamedTuple):
     kernel, normalizer, n_init, n_clusters, n_exact, walk_length
         As of the estimator.
     n_threads : int
-    is_sum : bool
-        Whether the affinities are made symmetric by adding their transpose.
+    is_symmetrized : bool
+        Whether the affinities are averaged with their transpose.
     """
 
     sides: list[int]
@@ -47,7 +47,7 @@ class Size(NamedTuple):
     n_exact: int
     walk_length: int
     n_threads: int
-    is_sum: bool
+    is_symmetrized: bool
 
     @property
     def n(self) -> int:
@@ -100,7 +100,7 @@ def _reading(size: Size) -> int:
 def _affinities(size: Size) -> int:
     """What is kept of them."""
     # Those that a row brings to be transformed, and, if the solver has others, those: of both directions.
-    return _entries(size) * (3 if size.is_bipartite or size.is_sum else 1)
+    return _entries(size) * (3 if size.is_bipartite or size.is_symmetrized else 1)
 
 
 def _of_each_row(size: Size) -> int:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -291,10 +292,13 @@ class Group(Kind):
     def write(self, value: Any, file: Writer, name: str) -> Any:
         tree = {}
         for part, (place, kind) in self.parts.items():
-            if isinstance(value, dict) or isinstance(place, int):
-                tree[part] = kind.write(value[place], file, f"{name}/{part}")
-            elif hasattr(value, place) or not isinstance(kind, Maybe):
-                tree[part] = kind.write(getattr(value, place), file, f"{name}/{part}")
+            try:
+                there = value[place] if isinstance(value, dict) or isinstance(place, int) else attrgetter(place)(value)
+            except AttributeError:
+                if isinstance(kind, Maybe):
+                    continue
+                raise
+            tree[part] = kind.write(there, file, f"{name}/{part}")
         return tree
 
     def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:

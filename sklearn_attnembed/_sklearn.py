@@ -156,26 +156,27 @@ class BaseEstimator(_BaseEstimator):
 
 
 def whole_or_as_before(*kept: str, anew: bool = True) -> "Callable[[_Function], _Function]":
-    """Decorate a method that fits: where it raises, or is interrupted, the estimator is what it was before.
+    """Decorate a method that fits, such that it changes the estimator completely or, if it raises, not at all.
 
-    A fit `anew` starts without anything that the last one set but the attributes `kept`.
+    The method runs on a copy of the estimator, whose attributes the estimator takes over in one step at the end. If the
+    fit is `anew`, the copy starts without the attributes that the previous fit has set, except for those `kept`.
     """
 
     def decorate(method: Any) -> Any:
         @wraps(method)
         def fit(estimator: Any, *args: Any, **kwargs: Any) -> Any:
-            before = vars(estimator)
-            set_by_fit = before.get("_set_by_fit", [])
-            lasting = set(before) - {"_set_by_fit", *set_by_fit}  # parameters and settings
-            start = lasting.union(kept if anew else set_by_fit)
-            try:
-                estimator.__dict__ = {name: value for name, value in before.items() if name in start}
-                result = method(estimator, *args, **kwargs)
-                estimator._set_by_fit = [name for name in vars(estimator) if name not in lasting]
-            except BaseException:
-                estimator.__dict__ = before
-                raise
-            return result
+            before = dict(vars(estimator))
+            learned = {"_set_by_fit", *before.get("_set_by_fit", ())}
+            start = {name for name in before if name not in learned or not anew or name in kept}
+            trial = object.__new__(type(estimator))
+            trial.__dict__.update({name: before[name] for name in start})
+            result = method(trial, *args, **kwargs)
+            trial.__dict__.pop("_set_by_fit", None)
+            new = {name: value for name, value in vars(trial).items() if name not in before or name in learned}
+            new["_set_by_fit"] = list(new)
+            lasting = {name: value for name, value in vars(estimator).items() if name not in learned}
+            estimator.__dict__ = lasting | new  # one step, which cannot be interrupted
+            return estimator if result is trial else result
 
         return fit
 

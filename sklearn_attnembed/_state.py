@@ -4,29 +4,28 @@ The tables below are the format, version 1, as ``doc/state_format.rst`` describe
 places in memory, on the right, may.
 """
 
+import dataclasses
 import errno
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import scipy
 import sklearn
 from sklearn.kernel_approximation import PolynomialCountSketch
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
-from ._affinity_input import Fitted
 from ._core.inverted_index import Cells
 from ._core.key_sketch import KeySketch
 from ._core.normalizers.neighbors import NearKeys
 from ._core.normalizers.random_features import FeatureSums
 from ._core.out_of_sample import Model
-from ._core.parallel import n_threads
 from ._core.sampling import KeySample
 from ._core.statistics import KeyStatistics
 from ._embedding import AttentionEmbedding
+from ._fitted import EMBEDDABLE, FittedEmbedding
 from ._kernel import ExpressiveKernel, FittedKernel
 from ._normalizer import NormalizerEstimator
 from ._schema import (
@@ -52,6 +51,7 @@ from ._schema import (
 from ._sklearn import BaseEstimator, check_params, output_container, whole_or_as_before
 from ._text import AttentionWordVectors
 from ._version import __version__
+from .affinity._sources import Function, Source, neighbor_index, source_of
 
 FORMAT, FORMAT_VERSION = "sklearn_attnembed", 1
 
@@ -159,8 +159,8 @@ def _out_of_sample(n_targets: str) -> Group:
     return Group(parts, _model, (f"n_targets={n_targets}", "n_components"))
 
 
-_FITTED: dict[str, tuple[Any, Kind]] = {
-    "affinity": ("affinity", Value("affinity")),
+_PARAMETERS: dict[str, tuple[Any, Kind]] = {
+    "affinity": ("source.affinity", Value("affinity")),
     "kernel": ("kernel", Scalar(str)),
     "temperature": ("temperature", Scalar(float)),
     "walk_length": ("walk_length", Scalar(int)),
@@ -174,30 +174,50 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     "isolated": ("isolated_", numbers(BOOL, "n_samples")),
     "key_embedding": ("key_embedding_", numbers(FLOATS, "n_keys", "n_components")),
     "key_weight": ("key_weight_", numbers(FLOAT64, "n_keys")),
-    "key_is_active": ("_active_keys", numbers(BOOL, "n_keys")),
-    "key_cluster": ("_key_labels", numbers(INTEGERS, "n_keys", below="n_keys", lowest=-1)),
+    "key_is_active": ("_fitted.active", numbers(BOOL, "n_keys")),
+    "key_cluster": ("_fitted.labels", numbers(INTEGERS, "n_keys", below="n_keys", lowest=-1)),
     "affinity_matrix": ("affinity_matrix_", Maybe(Matrix("n_samples", "n_keys"))),
-    "row_sums": ("_row_sums", Maybe(numbers(FLOATS, "n_samples"))),
+    "row_sums": ("_fitted.row_sums", Maybe(numbers(FLOATS, "n_samples"))),
     "loss_curve": ("loss_curve_", Listing(Scalar(float))),
     "n_iter": ("n_iter_", Scalar(int)),
     "converged": ("converged_", Scalar(bool)),
-    "parameters": ("_fitted", Group(_FITTED, _record(Fitted))),
-    "vectors": ("_vectors", numbers(FLOATS, "n_vectors", "n_components")),
-    "sizes": ("_sizes", Listing(Scalar(int))),
-    "out_of_sample": ("_model", _out_of_sample("n_keys")),
-    "out_of_sample_columns": ("_column_model", Maybe(_out_of_sample("n_samples"))),
-    "points": ("_points", Maybe(Matrix("n_samples", "n_features"))),
-    "neighbors": ("_neighbors", Maybe(Group(_NEIGHBORS))),
-    "n_neighbors": ("_n_neighbors", Maybe(Scalar(int))),
-    "weighting": ("_weighting", Maybe(Scalar(str))),
-    "key_scale": ("_key_scale", Maybe(numbers(FLOAT64, "n_keys"))),
+    "parameters": ("_fitted", Group(_PARAMETERS)),
+    "vectors": ("_fitted.vectors", numbers(FLOATS, "n_vectors", "n_components")),
+    "sizes": ("_fitted.sizes", Listing(Scalar(int))),
+    "out_of_sample": ("_fitted.row_model", _out_of_sample("n_keys")),
+    "out_of_sample_columns": ("_fitted.column_model", Maybe(_out_of_sample("n_samples"))),
+    "points": ("_fitted.source.points", Maybe(Matrix("n_samples", "n_features"))),
+    "neighbors": ("_fitted.source.index", Maybe(Group(_NEIGHBORS))),
+    "n_neighbors": ("_fitted.source.n_neighbors", Maybe(Scalar(int))),
+    "weighting": ("_fitted.source.weighting", Maybe(Scalar(str))),
+    "key_scale": ("_fitted.source.key_scale", Maybe(numbers(FLOAT64, "n_keys"))),
 }
 
 
-def _finish_embedding(model: Any) -> None:
-    """Build what nearest neighbors are found by."""
-    if hasattr(model, "_neighbors"):
-        model._neighbors = NearestNeighbors(**model._neighbors, n_jobs=n_threads(model.n_jobs)).fit(model._points)
+def _assemble_embedding(model: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Put the fitted value and its source of affinities together from the entries whose places have a dot."""
+    attributes = {place: value for place, value in values.items() if "." not in place}
+    parts: dict[str, Any] = {place.removeprefix("_fitted."): value for place, value in values.items() if "." in place}
+    parts |= attributes.pop("_fitted")
+    if parts["kernel"] not in EMBEDDABLE:
+        raise ValueError(f"the kernel is {parts['kernel']!r}")
+    source = {place.removeprefix("source."): value for place, value in parts.items() if place.startswith("source.")}
+    fitted = {name: parts[name] for name in FittedEmbedding._fields if name in parts}
+    fitted |= {"keys": attributes["key_embedding_"], "key_weight": attributes["key_weight_"]}
+    fitted["source"] = _source({"key_scale": None, **source}, model.n_jobs)
+    attributes["_fitted"] = FittedEmbedding(**{"column_model": None, **fitted})
+    return attributes
+
+
+def _source(values: dict[str, Any], n_jobs: int | None) -> Source:
+    """Return the source of affinities that has these attributes; a search for neighbors is built anew."""
+    kind = source_of(values["affinity"])
+    names = [field.name for field in dataclasses.fields(cast(Any, kind))]
+    if "index" in names:
+        values["index"] = neighbor_index(values["points"], values["index"]["metric"], n_jobs)
+    if kind is Function and not callable(values["affinity"]):
+        raise ValueError(f"the affinity is {values['affinity']!r}")
+    return kind(**{name: values[name] for name in names})
 
 
 # NormalizerEstimator -----------------------------------------------------------------------------------
@@ -295,10 +315,25 @@ _WORDS: dict[str, tuple[Any, Kind]] = {
 
 
 class _Layout(NamedTuple):
-    """How an estimator is kept: its class, its entries, and what sets the attributes that follow from them."""
+    """The layout of an estimator in a file.
+
+    Attributes
+    ----------
+    kind : class
+        Class of the estimator.
+    entries : Group
+        What is in the file.
+    assemble : callable
+        ``(estimator without attributes, entries by their place) -> attributes``.
+    finish : callable
+        Function that sets the attributes that follow from the others.
+    derived : tuple of str
+        Names of the attributes that `finish` sets.
+    """
 
     kind: type[BaseEstimator]
     entries: Group
+    assemble: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda model, values: values
     finish: Callable[[Any], None] = lambda model: None
     derived: tuple[str, ...] = ()
 
@@ -307,8 +342,8 @@ _DERIVED = ("method_", "n_clusters_", "n_samples_", "n_exact_", "weights_", "mea
 LAYOUTS = {
     layout.kind.__name__: layout
     for layout in (
-        _Layout(AttentionEmbedding, Group(_EMBEDDING), _finish_embedding),
-        _Layout(NormalizerEstimator, Group(_NORMALIZER), _finish_normalizer, _DERIVED),
+        _Layout(AttentionEmbedding, Group(_EMBEDDING), _assemble_embedding),
+        _Layout(NormalizerEstimator, Group(_NORMALIZER), finish=_finish_normalizer, derived=_DERIVED),
         _Layout(ExpressiveKernel, Group(_KERNEL)),
         _Layout(AttentionWordVectors, Group(_WORDS)),
     )
@@ -470,12 +505,12 @@ def _read(file: Reader) -> Any:
     params = {key: Value(key).read(node, file, f"params/{key}", {}) for key, node in tree["params"].items()}
     model: Any = layout.kind(**params)
     check_params(model)
-    _fill(model, layout.entries.read(tree["fitted"], file, "fitted", {}), layout.finish)
+    _fill(model, layout.entries.read(tree["fitted"], file, "fitted", {}), layout)
     return model.set_output(transform=tree["output"])
 
 
 @whole_or_as_before()
-def _fill(model: Any, fitted: dict[str, Any], finish: Callable[[Any], None]) -> None:
-    """Set what `fit` sets."""
-    vars(model).update(fitted)
-    finish(model)
+def _fill(model: Any, entries: dict[str, Any], layout: _Layout) -> None:
+    """Set the attributes that `fit` sets."""
+    vars(model).update(layout.assemble(model, entries))
+    layout.finish(model)

@@ -9,8 +9,12 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
-from ._explain import as_key_labels
+from ._embedding import explained_row
+from ._embedding import key_names as names_of_keys
+from ._explain import as_key_labels, attention_blocks
+from ._explain import attention as exact_attention
 from ._extras import import_extra
+from ._fitted import fitted_value
 from ._sklearn import partition
 from ._typing import Integers
 from .metrics import relative_error
@@ -229,7 +233,7 @@ class AttentionScoresDisplay:
         >>> display.attention.shape, round(float(display.attention.sum(axis=1).mean()), 6)
         ((400, 400), 1.0)
         """
-        check_is_fitted(estimator)
+        fitted = fitted_value(estimator)
         if query is not None:
             display = cls._of_query(estimator, X, query, key_names).plot_query(ax=ax, **kwargs)
             display.ax_.set_xlabel(f"attention of query {query}")
@@ -239,14 +243,14 @@ class AttentionScoresDisplay:
             labels = partition(keys, 8, 0)
         labels = as_key_labels(labels, keys)
         queries = estimator.embedding_ if X is None else estimator.transform(X)
-        are_keys = X is None and estimator._fitted.affinity != "bipartite"
+        are_keys = X is None and not fitted.source.embeds_columns
         order = _along(keys, labels)
         edges = np.linspace(0, len(keys), min(len(keys), _PIXELS) + 1).astype(int)
         rows = order[_even(len(order))] if are_keys else _even(len(queries))
         shown, key_labels = queries[rows], labels[order][edges[:-1]]
         parts = [
-            np.add.reduceat(estimator._attention(shown[block])[:, order], edges[:-1], axis=1)
-            for block in estimator._blocks(len(rows))
+            np.add.reduceat(exact_attention(fitted, shown[block])[:, order], edges[:-1], axis=1)
+            for block in attention_blocks(fitted, len(rows))
         ]
         attention, names = np.concatenate(parts), np.unique(key_labels)
         of_clusters = attention @ (key_labels[:, None] == names)
@@ -256,11 +260,11 @@ class AttentionScoresDisplay:
 
     @classmethod
     def _of_query(cls, estimator: Any, X: Any, query: int, key_names: ArrayLike | None) -> Self:
-        """Of one query alone, with its target where there is one."""
-        names = estimator._key_names() if key_names is None else key_names
-        if X is None and not hasattr(estimator, "affinity_matrix_"):  # of an operator, which has no rows
+        """Return the display of a single query, with its target if that is known."""
+        names = names_of_keys(estimator) if key_names is None else key_names
+        if X is None and not hasattr(estimator, "affinity_matrix_"):  # a LinearOperator has no rows
             return cls(estimator.attention_scores(rows=[query]), key_names=names)
-        target, attention, _ = estimator._one_row(query, X)
+        target, attention, _ = explained_row(estimator, query, X)
         return cls(attention[None], key_names=names, target=target[None])
 
 

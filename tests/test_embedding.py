@@ -18,8 +18,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsTransformer
 from sklearn.pipeline import make_pipeline
 
-from sklearn_attnembed import AttentionEmbedding
-from sklearn_attnembed import _embedding as embedding_module
+from sklearn_attnembed import AttentionEmbedding, _training
 from sklearn_attnembed._core import affinity_matrix, out_of_sample, row_minimizers, solver
 from sklearn_attnembed._core.kernels import SOFTMAX
 from sklearn_attnembed._core.loss_bounds import loss_bounds
@@ -36,7 +35,7 @@ def fitted_problem(A, **params):
     """What the solver is given of square affinities."""
     model = embedding(**params).fit(A)
     P, isolated = affinity_matrix.row_stochastic(np.asarray(A), np.float64)
-    return model._problem(A, P, isolated, np.float64)
+    return _training.build_training(model, model._fitted.source, A, P, isolated, np.float64).problem
 
 
 def effective_dimension(X):
@@ -223,7 +222,7 @@ def test_loss_of_the_gaussian_is_the_loss(key_weight, graph):
     """Known from second moments alone where keys weigh the same, row by row where not: the same loss."""
     A, _ = graph
     model = embedding(temperature=1.0, max_iter=3, tol=0, warm_start=True, key_weight=key_weight).fit(A)
-    Y, statistics = model.key_embedding_, model._model.statistics
+    Y, statistics = model.key_embedding_, model._fitted.row_model.statistics
     P = A / A.sum(axis=1)[:, None]
     log_z = gaussian_log_mass(Y, statistics, SOFTMAX, 1.0)[:, 0]
     expected = np.mean(log_z - np.sum(Y * (P @ Y - Y.mean(axis=0)), axis=1))
@@ -361,12 +360,9 @@ def test_warm_start_with_new_rows(graph):
     """Rows that were there start where they ended, new ones at random; so for rows and columns of a table."""
     A, _ = graph
     model = embedding(warm_start=True, max_iter=1, tol=0).fit(A[:200, :200])
-    before = model._vectors
-    starts = model.fit(A)._first_vectors
-    model._vectors, model._sizes = before, [200]
-    Y, is_warm = starts(np.ones(A.shape[0], bool), [A.shape[0]], np.float64, 0)
-    assert is_warm
-    assert_array_equal(Y[:200][before.any(axis=1)], before[before.any(axis=1)])
+    before = model.key_embedding_
+    Y = model.fit(A).key_embedding_
+    assert np.einsum("ij,ij->i", Y[:200], before).mean() > 0.5
     assert_allclose(np.linalg.norm(Y, axis=1), 1)
     X = np.random.default_rng(0).poisson(1.0, (30, 20))
     table = embedding("bipartite", n_components=4, warm_start=True).fit(X[:25, :15])
@@ -524,7 +520,7 @@ def test_isolated_rows_are_zero_and_left_out(graph):
     assert_array_equal(np.flatnonzero(model.isolated_), A.shape[0] + np.arange(3))
     assert_array_equal(model.embedding_[-3:], 0)
     assert_allclose(np.linalg.norm(model.embedding_[:-3], axis=1), 1)
-    assert model._model.statistics.weight.sum() == A.shape[0]
+    assert model._fitted.row_model.statistics.weight.sum() == A.shape[0]
     with pytest.warns(UserWarning, match="1 of 2 rows"):
         assert_array_equal(model.transform(padded[[0, -1]])[1], 0)
 
@@ -572,7 +568,7 @@ def test_bipartite_empty_rows_and_columns(counts):
         model = embedding("bipartite", n_components=8).fit(X)
     assert_array_equal(model.embedding_[3], 0)
     assert_array_equal(model.key_embedding_[7], 0)
-    assert model._model.statistics.weight.sum() == 39
+    assert model._fitted.row_model.statistics.weight.sum() == 39
 
 
 def test_duplicated_points(digits):
@@ -746,10 +742,10 @@ def test_twins_are_one_row(graph):
     A = graph[0].toarray()
     twice = np.r_[np.arange(len(A)), np.arange(0, len(A), 2)]
     model = embedding(normalizer="exact", temperature=0.1).fit(A[np.ix_(twice, twice)])
-    U = model.affinity_matrix_ @ model._model.targets.astype(np.float64)
-    respond = out_of_sample.out_of_sample_map(model._model)
-    noise = 1e-14 * np.random.default_rng(0).standard_normal((5, *U.shape))
-    for vectors in (respond(U + each) for each in noise):
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        noisy = A * (1 + 1e-14 * rng.standard_normal(A.shape))
+        vectors = model.transform(noisy[np.ix_(twice, twice)])
         assert_array_equal(vectors[len(A) :], vectors[: len(A) : 2])
         assert_array_equal(vectors, model.embedding_)
 
@@ -779,8 +775,8 @@ def test_impossible_losses_are_not_converged(affinity, params, digits, graph, co
 @pytest.mark.parametrize("affinity", ["precomputed", "bipartite"])
 def test_true_losses_are_within_their_bounds(affinity, params, graph, counts, monkeypatch):
     found = []
-    bounds_of = embedding_module.loss_bounds
-    monkeypatch.setattr(embedding_module, "loss_bounds", lambda *args: found.append(bounds_of(*args)) or found[-1])
+    bounds_of = _training.loss_bounds
+    monkeypatch.setattr(_training, "loss_bounds", lambda *args: found.append(bounds_of(*args)) or found[-1])
     X = graph[0] if affinity == "precomputed" else counts
     model = embedding(affinity, normalizer="exact", temperature=0.5, **params).fit(X)
     assert model.converged_
@@ -791,7 +787,7 @@ def test_true_losses_are_within_their_bounds(affinity, params, graph, counts, mo
 def test_lowest_loss_is_that_of_attention_equal_to_the_targets():
     """By hand: two keys of weights 3 and 1, targets 0.9 and 0.1."""
     A = np.array([[0.9, 0.1], [0.9, 0.1]])
-    problem, _, _ = fitted_problem(A, null_model=0.0, key_weight=1.0)
+    problem = fitted_problem(A, null_model=0.0, key_weight=1.0)
     weight = problem.weight
     keys = solver.all_keys(problem, np.zeros((2, 3)), partial(solver.block_keys, problem), map)
     bounds = loss_bounds(problem, keys, np.zeros((2, 3)), (-1.0, 0.0, 1.0))
@@ -903,11 +899,11 @@ def test_no_bit_of_distances_depends_on_batch_or_ties(digits):
     """Integers have many ties, of which scikit-learn's search returns any."""
     X = np.round(digits[0] * 16)
     model = embedding("nearest_neighbors").fit(X)
-    P = model._query_affinities(X)[0]
+    vectors, table = model.transform(X), model.explain_rows(X).sort_values("row", ignore_index=True)
+    assert len(table) == len(X)
     for row in range(40):
-        alone = model._query_affinities(X[[row]])[0]
-        assert_array_equal(alone.indices, P[[row]].indices)
-        assert_array_equal(alone.data, P[[row]].data)
+        assert_array_equal(model.transform(X[[row]])[0], vectors[row])
+        assert model.explain_rows(X[[row]])["entropy"][0] == table["entropy"][row]
 
 
 def test_no_key_with_affinities_is_without_weight():

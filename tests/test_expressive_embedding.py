@@ -274,7 +274,7 @@ def test_vectors_are_stationary(network, temperature):
     model = embedding(temperature=temperature).fit(network)
     P = sp.csr_array(network / network.sum(axis=1)[:, None])
     attraction = attraction_of_pairs(P, model.embedding_, model.key_embedding_, 1 / temperature)
-    others = crowd(model._model.statistics, 1 / temperature, BACKGROUND, np.float64)
+    others = crowd(model._fitted.row_model.statistics, 1 / temperature, BACKGROUND, np.float64)
     force = attraction.force - others.field(model.embedding_, slice(None))[1]
     along = np.einsum("ij,ij->i", force, model.embedding_)
     assert np.abs(force - along[:, None] * model.embedding_).max() < 1e-4
@@ -344,7 +344,7 @@ def test_response_is_no_worse_than_the_key():
     A, _ = correlations()
     model = embedding(n_components=3, max_iter=100).fit(A)
     P = sp.csr_array(A / A.sum(axis=1)[:, None])
-    others = crowd(model._model.statistics, 1.0, BACKGROUND, np.float64)
+    others = crowd(model._fitted.row_model.statistics, 1.0, BACKGROUND, np.float64)
     response, key = (
         propose(X, attraction_of_pairs(P, X, model.key_embedding_, 1.0), others, 1.0)[0]
         for X in (model.embedding_, model.key_embedding_)
@@ -647,7 +647,7 @@ def test_clusters_lower_the_error_of_log_z():
     for n_clusters in (1, 16):
         model = embedding(n_components=3, n_clusters=n_clusters, tol=0).fit(A)
         log_z = np.log(weight(model.embedding_ @ model.key_embedding_.T).sum(axis=1))
-        field = crowd(model._model.statistics, 1.0, BACKGROUND, np.float64).field
+        field = crowd(model._fitted.row_model.statistics, 1.0, BACKGROUND, np.float64).field
         gaps.append(np.abs(field(model.embedding_, slice(None))[0] - log_z).mean())
     assert gaps[1] < gaps[0]
 
@@ -660,7 +660,7 @@ def test_isolated_rows_are_zero_and_left_out(network):
     assert_array_equal(np.flatnonzero(model.isolated_), [150, 151, 152])
     assert_array_equal(model.embedding_[-3:], 0)
     assert_allclose(np.linalg.norm(model.embedding_[:-3], axis=1), 1)
-    assert model._model.statistics.weight.sum() == 150
+    assert model._fitted.row_model.statistics.weight.sum() == 150
     with pytest.warns(UserWarning, match="1 of 2 rows"):
         assert_array_equal(model.transform(padded[[0, -1]])[1], 0)
     with pytest.warns(UserWarning, match="2 of 2 rows"):
@@ -674,7 +674,7 @@ def test_empty_rows_and_columns_of_a_table(sources):
         model = embedding("bipartite").fit(X)
     assert_array_equal(model.embedding_[3], 0)
     assert_array_equal(model.key_embedding_[7], 0)
-    assert model._model.statistics.weight.sum() == 49
+    assert model._fitted.row_model.statistics.weight.sum() == 49
     X[5] = np.eye(50)[7]
     assert np.isfinite(model.score(X))
 
