@@ -1,7 +1,7 @@
 """NormalizerEstimator: log Z of any queries against any keys."""
 
 from numbers import Integral, Real
-from typing import Any, Literal, Self, get_args, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,10 +11,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._core.calibration import calibration, choose
 from ._core.kernels import KERNELS, as_kernel, check_scores
-from ._core.key_sketch import KeySketch, Plan, merge_sketches, needs_softmax, sketch_keys
-from ._core.normalizers.estimator import Estimator
-from ._core.normalizers.exact import log_difference
+from ._core.key_sketch import FittedKeys, KeySketch, Plan
+from ._core.logsum import log_difference
+from ._core.normalizers import AUTO, NORMALIZERS
+from ._core.normalizers.evaluation import estimate, exact_log_z, fitted_keys, log_masses
 from ._core.parallel import Runner, block_runner
+from ._core.sketching import merge_sketches, sketch_keys
 from ._sklearn import (
     BaseEstimator,
     Interval,
@@ -39,14 +41,12 @@ _ROUNDING = 1e-15
 _LARGEST_WEIGHT = 1e80
 # Parameters that go into the plan as they are.
 _PLANNED = ("method", "n_clusters", "covariance_type", "n_samples", "n_exact", "n_heavy", "n_components")
-# Methods that need the keys themselves, not a summary of them.
-_KEEPING = ("neighbors", "exact", "auto")
 
 
 def _can_forget(estimator: Any) -> bool:
     """Whether a summary of the keys is enough; an error that says why not."""
     method = getattr(estimator, "_method", estimator.method)
-    if method in _KEEPING:
+    if method == AUTO or NORMALIZERS[method].keeps_keys:
         raise AttributeError(
             f"partial_fit and merge keep no keys, but method={method!r} needs them: use fit, which takes a "
             'memory map too, or method="control_variate".'
@@ -202,7 +202,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     _parameter_constraints = {
         "kernel": [StrOptions(set(KERNELS)), callable],
-        "method": [StrOptions(set(get_args(Method)))],
+        "method": [StrOptions({*NORMALIZERS, AUTO})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions({"full", "diag"})],
@@ -279,7 +279,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         X, weights, kept = self._validate_keys(X, sample_weight, reset=True)
         expected = np.nan
         with block_runner(self.n_jobs) as run:
-            if plan.method == "auto":
+            if plan.method == AUTO:
                 plan, expected = choose(X, weights, plan, self.tol, cluster_centers, run)
             summary, labels = sketch_keys(X, weights, plan, cluster_centers, run)
         self._keep_settings(plan)
@@ -382,7 +382,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         kernels = self._settings["kernel"], other._settings["kernel"]
         values = {"kernel": kernels, "temperature": (1 / plan.beta, 1 / theirs.beta)}
         names = ["method", "covariance_type", "n_heavy"]
-        names += ["n_components", "seed"] if plan.has_features else ["n_samples"]
+        names += ["n_components", "seed"] if NORMALIZERS[plan.method].feature_sums else ["n_samples"]
         values |= {name: (getattr(plan, name), getattr(theirs, name)) for name in names}
         values["random_state, as a seed,"] = values.pop("seed", (0, 0))
         for name, pair in values.items():
@@ -430,10 +430,11 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """
         X = self._validate_queries(X)
         with block_runner(self.n_jobs) as run:
-            log_z, std = self._estimator().estimate(X, self.method_, run, return_std)
+            estimates = estimate(self._fitted_keys(), X, run, return_std)
+            log_z, std = (np.asarray(part, np.float64) for part in estimates)
             if not return_std:
                 return log_z
-            if self.method_ == "exact":
+            if NORMALIZERS[self.method_].is_exact:
                 return log_z, std
             # Where every key was drawn or reached rounding is left.
             rounding = _ROUNDING * (1 + np.abs(log_z, where=np.isfinite(log_z), out=np.zeros(len(X))))
@@ -457,7 +458,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """
         X = self._validate_queries(X)
         with block_runner(self.n_jobs) as run:
-            log_mass = self._estimator().masses(X, self.method_, run)
+            log_mass = log_masses(self._fitted_keys(), X, run)
         numbers = np.finfo(X.dtype)
         return log_mass.clip(np.log(numbers.tiny), numbers.max).astype(X.dtype)
 
@@ -482,8 +483,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         X = X[:: -(-len(X) // _SCORED_QUERIES)]
         exact = self._exact(X)
         with block_runner(self.n_jobs) as run:
-            estimate, _ = self._estimator().estimate(X, self.method_, run)
-        return -float(np.mean(np.abs(log_difference(estimate, exact))))
+            log_z, _ = estimate(self._fitted_keys(), X, run)
+        return -float(np.mean(np.abs(log_difference(log_z, exact))))
 
     def score_samples_exact(self, X: ArrayLike) -> Float64:
         """Sum over all keys for log Z of queries, whatever the method.
@@ -518,7 +519,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 "score_samples for an estimate."
             )
         with block_runner(self.n_jobs) as run:
-            return self._estimator().estimate(X, "exact", run)[0]
+            return np.asarray(exact_log_z(self._fitted_keys(), X, run), np.float64)
 
     def _plan(self) -> Plan:
         """The parameters, resolved; an error where they do not go together."""
@@ -532,7 +533,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
             **planned,
         )
-        if needs_softmax(plan):
+        if plan.method != AUTO and not NORMALIZERS[plan.method].is_defined_for(plan.kernel):
             raise ValueError(
                 f"method={self.method!r} is defined for kernel='softmax' alone, got kernel={self.kernel!r}: use "
                 "method='control_variate'."
@@ -582,15 +583,16 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         check_scores(1 / self._settings["beta"], X=X)
         return X
 
-    def _estimator(self) -> Any:
-        return Estimator(self._fitted_plan(), self._summary, self._keys, self._key_weights, self._key_labels)
+    def _fitted_keys(self) -> FittedKeys:
+        """Everything that log Z of a query is estimated from."""
+        return fitted_keys(self._fitted_plan(), self._summary, self._keys, self._key_weights, self._key_labels)
 
     def _calibration(self, run: Runner) -> float:
         """What standard errors are multiplied by, computed once."""
         if self._keys is None:
             return 1.0
         if not self._scale:
-            self._scale.append(calibration(self._estimator(), run))
+            self._scale.append(calibration(self._fitted_keys(), run))
         return self._scale[0]
 
     @property

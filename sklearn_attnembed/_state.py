@@ -19,8 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._core.inverted_index import Cells
 from ._core.key_sketch import KeySketch
+from ._core.logsum import LogSum
 from ._core.normalizers.neighbors import NearKeys
-from ._core.normalizers.random_features import FeatureSums
 from ._core.out_of_sample import Model
 from ._core.sampling import KeySample
 from ._core.statistics import KeyStatistics
@@ -224,8 +224,8 @@ def _source(values: dict[str, Any], n_jobs: int | None) -> Source:
 _SAMPLE: dict[str, tuple[Any, Kind]] = {
     "keys": ("keys", numbers(FLOAT64, "n_drawn", "width")),
     "weight": ("weight", numbers(FLOAT64, "n_drawn")),
-    "hash": ("marks", numbers(UINT64, "n_drawn")),
-    "exponential_rank": ("waiting", numbers(FLOAT64, "n_drawn")),
+    "hash": ("hashes", numbers(UINT64, "n_drawn")),
+    "exponential_rank": ("exponential", numbers(FLOAT64, "n_drawn")),
     "rows": ("rows", numbers(INTEGERS, "n_drawn")),
     "cluster": ("labels", numbers(INTEGERS, "n_drawn", below="n_clusters")),
     "cell": ("cells", numbers(INTEGERS, "n_drawn")),
@@ -236,7 +236,7 @@ _LEDGER: dict[str, tuple[Any, Kind]] = {
 }
 _FEATURES: dict[str, tuple[Any, Kind]] = {
     "reference": ("reference", numbers(FLOAT64, "n_frequencies")),
-    "sums": ("sums", numbers(FLOAT64, 2, "n_frequencies")),
+    "sums": ("total", numbers(FLOAT64, 2, "n_frequencies")),
 }
 _SUMMARY: dict[str, tuple[Any, Kind]] = {
     "centers": ("centers", numbers(FLOAT64, "n_clusters", "width")),
@@ -244,8 +244,8 @@ _SUMMARY: dict[str, tuple[Any, Kind]] = {
     "heavy_keys": ("heavy_keys", numbers(FLOAT64, "n_heavy", "width")),
     "heavy_weights": ("heavy_weights", numbers(FLOAT64, "n_heavy")),
     "sample": ("sample", Group(_SAMPLE, _record(KeySample), ("width", "n_clusters"))),
-    "key_counts": ("ledger", Listing(Group(_LEDGER, lambda values: (values[0], values[1])))),
-    "feature_sums": ("features", Maybe(Group(_FEATURES, _record(FeatureSums)))),
+    "key_counts": ("hash_index", Listing(Group(_LEDGER, lambda values: (values[0], values[1])))),
+    "feature_sums": ("features", Maybe(Group(_FEATURES, _record(LogSum)))),
     "cells": ("cells", Maybe(_cells("width", "n_keys"))),
     "tails": ("tails", Maybe(numbers(FLOAT64, "n_clusters"))),
 }

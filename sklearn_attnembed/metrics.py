@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from ._core import affinity_matrix, parallel
 from ._core.kernels import KERNELS, SOFTMAX, as_kernel, check_scores
-from ._core.normalizers.exact import attention_rows, exact_attention, log_difference
+from ._core.logsum import log_difference
+from ._core.normalizers.exact import attention_rows, exact_attention
 from ._core.parallel import block_runner
 from ._sklearn import Interval, StrOptions, check_array, check_key_weight, validate_params
 from ._sparse import canonical

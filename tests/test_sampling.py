@@ -22,14 +22,14 @@ def sample_of(rows, weights=None, size=100, seed=0):
     return draw(KEYS, rows, chosen, hash_rows(KEYS)[rows], [], size, seed)
 
 
-# Marks -----------------------------------------------------------------------------------------------
+# Hashes ----------------------------------------------------------------------------------------------
 def test_marks_tell_keys_apart_and_precisions_not():
-    marks = hash_rows(KEYS)
-    assert len(np.unique(marks)) == 3000
-    assert_array_equal(hash_rows(KEYS.astype(np.float32)), marks)
+    hashes = hash_rows(KEYS)
+    assert len(np.unique(hashes)) == 3000
+    assert_array_equal(hash_rows(KEYS.astype(np.float32)), hashes)
     assert hash_rows(np.array([[0.0, 1.0]])) == hash_rows(np.array([[-0.0, 1.0]]))
     swapped = KEYS[:, [1, 0, 2, 3, 4, 5]]
-    assert not np.intersect1d(hash_rows(swapped), marks).size
+    assert not np.intersect1d(hash_rows(swapped), hashes).size
     for extreme in (np.zeros((2, 6)), np.full((2, 6), 1e300), np.full((2, 6), 5e-324)):
         assert len(np.unique(hash_rows(extreme))) == 1
 
@@ -56,7 +56,7 @@ def test_sample_is_that_of_the_union(weights):
             assert_array_equal(a, b)
     for a, b in zip(sample_of(RNG.permutation(3000), weights), whole, strict=True):
         assert_array_equal(a, b)
-    assert not np.array_equal(sample_of(EVERY, weights, seed=1).marks, whole.marks)
+    assert not np.array_equal(sample_of(EVERY, weights, seed=1).hashes, whole.hashes)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
@@ -88,15 +88,15 @@ def test_copies_are_one_key():
 
 
 def test_ledger_counts_copies_over_chunks():
-    marks = hash_rows(KEYS)
-    ledger = []
+    hashes = hash_rows(KEYS)
+    index = []
     for start in range(0, 3000, 70):
-        ledger = add_hashes(ledger, marks[start : start + 100], None)  # thirty of each chunk come again
-    assert len(ledger) < 8
+        index = add_hashes(index, hashes[start : start + 100], None)  # thirty of each chunk come again
+    assert len(index) < 8
     expected = 1 + ((EVERY % 70 < 30) & (EVERY >= 70))
-    assert_array_equal(indexed_weight(ledger, marks), expected)
-    assert_array_equal(indexed_weight(ledger, marks + np.uint64(1)), 0)
-    assert_array_equal(indexed_weight([], marks), 0)
+    assert_array_equal(indexed_weight(index, hashes), expected)
+    assert_array_equal(indexed_weight(index, hashes + np.uint64(1)), 0)
+    assert_array_equal(indexed_weight([], hashes), 0)
 
 
 # Estimating ------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_few_keys_leave_an_error(controls, n_drawn):
     )
     moments = np.array([3000.0]), center, scores.var(axis=1)[:, None]
     log_z, error = control_variate_estimate(
-        query @ part.keys.T, part, sampling_weight, kernel, moments, controls=controls, census=census
+        query @ part.keys.T, part, sampling_weight, kernel, moments, controls=controls, known=census
     )
     gap = abs(log_z[0] - np.log(np.exp(scores).sum()))
     if controls or n_drawn:

@@ -1,7 +1,7 @@
-"""Near keys found by cells: each query sums the cells around it exactly and leaves the rest to others.
+"""Inverted index of the keys: cells of nearby keys, and the nearest keys of queries found in the cells around them.
 
-Cells are small clusters within the clusters of the mixture. A query ranks them by f at their centre and goes down the
-list until it has met enough keys, so its cost does not grow with the number of keys.
+Cells are small clusters within the clusters of the mixture. A query scans cells in order of their centers until it has
+met enough keys, so its cost does not grow with the number of keys.
 """
 
 from collections.abc import Callable
@@ -14,40 +14,34 @@ from .parallel import Runner
 from .sampling import rounded
 from .types import Array, Integers
 
+# ``(points, k) -> at most k centers``.
 Cluster = Callable[[Array, int], Array]
 
-
-# Keys in a cell, up to _LARGE keys; beyond that cells grow with the square root, as their number does.
-_CELL = 256
-
-
-_LARGE = 2**16
-
+# Keys in a cell, up to _LARGE keys. Beyond that, the size of cells and their number both grow with the square root.
+KEYS_PER_CELL, _LARGE = 256, 2**16
 
 # Keys of each cell that its center is found from.
 _PER_CELL = 32
 
-
-# Share of the keys that are looked at again where lists are known.
+# Share of the keys that are scanned again where lists are known.
 _AGAIN = 0.25
-
 
 # Rows assigned at once; pairs of query and cell held at once; elements of a temporary block.
 _ROWS, _PAIRS, _BLOCK_ELEMENTS = 4096, 2**17, 2**18
 
 
 class Cells(NamedTuple):
-    """A partition of the keys.
+    """Partition of the keys into cells.
 
     Attributes
     ----------
     order : ndarray of int of shape (m,)
         Numbers of the keys, cell by cell.
     starts : ndarray of int of shape (n_cells + 1,)
-        Where each cell begins in `order`.
+        Position in `order` at which each cell begins.
     centers : ndarray of shape (n_cells, d)
     cluster : ndarray of int of shape (n_cells,)
-        Which of the mixture's clusters a cell is a part of.
+        The cluster of the mixture that a cell is part of.
     """
 
     order: Integers
@@ -57,7 +51,7 @@ class Cells(NamedTuple):
 
 
 def nearest_center(Y: Array, centers: Array) -> Integers:
-    """The nearest center of each row."""
+    """Return the nearest center of each row."""
     if len(centers) == 1:
         return np.zeros(len(Y), np.intp)
     nearest: Integers = np.argmax(Y @ centers.T - 0.5 * np.einsum("ij,ij->i", centers, centers), axis=1)
@@ -65,8 +59,8 @@ def nearest_center(Y: Array, centers: Array) -> Integers:
 
 
 def build_cells(keys: Array, active: Integers, labels: Integers, cluster: Cluster, run: Runner) -> Cells:
-    """Cut the active keys of every cluster into cells; `cluster(points, k)` gives at most k centers."""
-    size = _CELL * max(1.0, len(active) / _LARGE) ** 0.5
+    """Partition the active keys of every cluster into cells."""
+    size = KEYS_PER_CELL * max(1.0, len(active) / _LARGE) ** 0.5
     parts, owner = [], []
     for a in np.unique(labels[active]):
         members = active[labels[active] == a]
@@ -94,19 +88,19 @@ def _assign(keys: Array, blocks: list[Integers], centers: Array, block: int) -> 
 
 
 def cells_of(cells: Cells, keys: Integers) -> Integers:
-    """The cells of active keys, given by number."""
+    """Return the cells of active keys, given by number."""
     cell: Integers = np.zeros(int(cells.order.max(initial=0)) + 1, np.intp)
     cell[cells.order] = np.repeat(np.arange(len(cells.centers)), np.diff(cells.starts))
     return cell[keys]
 
 
 def n_keys_scanned(n_exact: int) -> float:
-    """How many keys a query sums for its `n_exact` nearest to be among them nine times out of ten."""
+    """Return how many keys a query scans for its `n_exact` nearest to be among them nine times out of ten."""
     return float(max(512 * n_exact**0.5, 2 * n_exact))
 
 
 def query_rows(n: int, cells: Cells, n_exact: int) -> int:
-    """How many of `n` queries to take at once: many, for a cell's keys are gathered once for all of them."""
+    """Return how many of `n` queries to take at once: many, because a cell is gathered once for all of them."""
     n_probed = min(n_keys_scanned(n_exact) / len(cells.order), 1.0) * len(cells.centers)
     most = max(_PAIRS // n_probed, 1024)
     return max(-(-n // (8 * int(np.ceil(n / (8 * most))))), 1024)  # eighths, so that threads end together
@@ -115,10 +109,10 @@ def query_rows(n: int, cells: Cells, n_exact: int) -> int:
 def nearest_keys(
     X: Array, keys: Array, cells: Cells, n_exact: int, run: Runner, known: Integers | None = None
 ) -> Integers:
-    """Numbers of the `n_exact` keys of largest x.y among those in the cells around each query, int32.
+    """Find the `n_exact` keys of largest x.y among those in the cells around each query; int32.
 
-    Queries that are nearest to the same center look at the same cells, so a cell is one dense product. `known` are
-    lists found before, by other cells: the better of both is kept, and fewer cells are looked at.
+    Queries that are nearest to the same center scan the same cells, so that their scores are one dense product. `known`
+    are lists found earlier, in other cells: the best of both are kept, and fewer cells are scanned.
     """
     wanted = max(n_keys_scanned(n_exact) * (1 if known is None else _AGAIN), n_exact)
     sizes, centers = np.diff(cells.starts), cells.centers.astype(X.dtype, copy=False)
@@ -148,7 +142,7 @@ def nearest_keys(
 
 
 def _better(found: Integers, scores: Array, known: Integers, X: Array, keys: Array) -> Integers:
-    """The best of two lists of keys, each key once."""
+    """Return the best keys of two lists, each key once."""
     n_exact = found.shape[1]
     both = np.concatenate([found, known], axis=1)
     scores = np.concatenate([scores, np.matmul(keys[known], X[:, :, None])[:, :, 0]], axis=1)

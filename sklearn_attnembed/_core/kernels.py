@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import wofz
 
+from .logsum import log_of
 from .types import Array, Complex
 
 # Nodes and weights of Gauss-Hermite quadrature; the weights sum to one.
@@ -71,12 +72,6 @@ class Kernel(NamedTuple):
     derivatives: Callable[[Array, Array], tuple[Array, Array]]
     has_squared_features: bool = False
     pairs: PairTerms | None = None
-
-
-def log_of(x: Array) -> Array:
-    """Natural logarithm, -inf at zero without a warning."""
-    with np.errstate(divide="ignore"):
-        return np.log(x)
 
 
 def check_scores(temperature: float, **matrices: Array) -> None:

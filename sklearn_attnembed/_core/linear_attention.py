@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import Kernel, log_of, squared_features
+from .kernels import Kernel, squared_features
+from .normalizers.mixture import responsibilities
 from .parallel import row_blocks
 from .types import Array, Integers
 
@@ -68,13 +69,10 @@ def gaussian_attention(Q: Array, moments: ValueMoments, kernel: Kernel, beta: fl
         curved = square / total - variance[:, None] * level
         parts.append(level + by_mean[:, None] * linear / total + by_variance[:, None] * curved)
         log_mass.append(np.log(total) + kernel.log_expectation(mean, variance))
-    logs = np.stack(log_mass, axis=1)
-    top = logs.max(axis=1)
-    share = np.exp(logs - np.where(np.isfinite(top), top, 0)[:, None])
-    z = share.sum(axis=1)
-    output = np.einsum("ia,aij->ij", share, np.stack(parts)[:, :, :-1]) / np.where(z > 0, z, 1)[:, None]
-    output[z == 0] = moments.sums[:, 0, :-1].sum(axis=0) / moments.sums[:, 0, -1].sum()
-    return log_of(z) + np.where(np.isfinite(top), top, 0), output
+    log_z, share = responsibilities(np.stack(log_mass, axis=1))
+    output = np.einsum("ia,aij->ij", share, np.stack(parts)[:, :, :-1])
+    output[np.isneginf(log_z)] = moments.sums[:, 0, :-1].sum(axis=0) / moments.sums[:, 0, -1].sum()
+    return log_z, output
 
 
 def causal_squared_sums(Q: Array, K: Array, V: Array) -> Iterator[Array]:

@@ -1,15 +1,12 @@
-"""Normalisers: log Z of queries against keys, by the Gaussian mixture, with nearest keys, and exactly.
-
-A *field* is what the solver needs of a normaliser: ``field(X, rows) -> (log Z, gradient of log Z / beta)``,
-`rows` telling which of the solver's rows the block `X` holds.
-"""
+"""Exact attention: log Z, weights and outputs summed over every key, the keys streamed in blocks."""
 
 from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
 
-from ..kernels import SOFTMAX, Kernel, log_of
+from ..kernels import SOFTMAX, Kernel
+from ..logsum import LogSum, exponentials, log_of
 from ..types import Array, Field, Integers, Mask, Rows
 
 # Elements of a temporary block: 4 MB in float64, small enough for the cache of one core.
@@ -17,9 +14,9 @@ _BLOCK_ELEMENTS = 2**19
 
 
 def attention_rows(log_f: Array) -> Array:
-    """Weights divided by their row sums, from their logarithms; uniform where a row has no weight at all."""
-    top = log_f.max(axis=1, keepdims=True)
-    f: Array = np.exp(np.where(np.isfinite(top), log_f - np.where(np.isfinite(top), top, 0), 0))
+    """Divide weights, given by their logarithms, by their row sums; uniform where a row has no weight at all."""
+    reference, f = exponentials(log_f)
+    f[~np.isfinite(reference)] = 1
     f /= f.sum(axis=1, keepdims=True)
     return f
 
@@ -33,45 +30,32 @@ def exact_attention(
     log_weights: Array | None = None,
     allowed: Callable[[slice], Mask] | None = None,
 ) -> tuple[Array, Array]:
-    """log Z and sum_j a_ij v_j over all keys, the keys streamed in blocks (log Z alone for values=None).
+    """Compute log Z and sum_j a_ij v_j over all keys, or log Z alone for values=None.
 
-    `allowed` tells which of a slice of the keys each query may attend to. A query without any score, Z = 0, attends
-    uniformly to these; one that may attend to none gets zeros.
+    `allowed` tells which keys of a slice each query may attend to. A query whose weights are all zero attends uniformly
+    to these; the output of one that may attend to none is zero.
     """
     n, m = len(X), len(keys)
     step = max(_BLOCK_ELEMENTS // max(n, 1), 1)
-    top = np.full(n, -np.inf)
-    total = np.zeros(n)
-    output = np.zeros((n, 0 if values is None else values.shape[1]))
+    sums = LogSum.empty(n, None if values is None else values.shape[1])
     for start in range(0, m, step):
-        log_f = kernel.log_value(beta * (X @ keys[start : start + step].T))
+        block = slice(start, start + step)
+        log_f = kernel.log_value(beta * (X @ keys[block].T))
         if log_weights is not None:
-            log_f = log_f + log_weights[start : start + step]
+            log_f = log_f + log_weights[block]
         if allowed is not None:
-            log_f = np.where(allowed(slice(start, start + step)), log_f, -np.inf)
-        new_top = np.maximum(top, log_f.max(axis=1))
-        shift = np.where(np.isfinite(new_top), new_top, 0)
-        scale = np.exp(top - shift)
-        f = np.exp(log_f - shift[:, None])
-        total = total * scale + f.sum(axis=1)
-        if values is not None:
-            output = output * scale[:, None] + f @ values[start : start + step]
-        top = new_top
-    log_z = log_of(total) + np.where(np.isfinite(top), top, 0)
-    if values is not None:
-        empty = total == 0
-        output /= np.where(empty, 1, total)[:, None]
-        weights = np.ones((1, m)) if log_weights is None else np.exp(log_weights)[None]
-        if allowed is not None and empty.any():
-            weights = weights * allowed(slice(None))[empty]
-        weight = weights.sum(axis=1, keepdims=True)
-        output[empty] = weights @ values / np.where(weight > 0, weight, 1)
-    return log_z, output
-
-
-def log_difference(a: Array, b: Array) -> Array:
-    """a - b of logarithms; zero where both are -inf."""
-    return np.subtract(a, b, where=a != b, out=np.zeros(np.shape(a)))
+            log_f = np.where(allowed(block), log_f, -np.inf)
+        sums = sums.add_terms(log_f, None if values is None else values[block])
+    if values is None or sums.weighted is None:
+        return sums.log(), np.zeros((n, 0))
+    empty = sums.total == 0
+    output: Array = sums.weighted / np.where(empty, 1, sums.total)[:, None]
+    weights = np.ones((1, m)) if log_weights is None else np.exp(log_weights)[None]
+    if allowed is not None and empty.any():
+        weights = weights * allowed(slice(None))[empty]
+    weight = weights.sum(axis=1, keepdims=True)
+    output[empty] = weights @ values / np.where(weight > 0, weight, 1)
+    return sums.log(), output
 
 
 def exact_log_mass(
@@ -83,7 +67,7 @@ def exact_log_mass(
     beta: float,
     log_weights: Array | None,
 ) -> Array:
-    """log of the mass of every cluster, summed over all keys; ndarray of shape (n, n_clusters)."""
+    """Compute the log mass of every cluster, summed over all keys; ndarray of shape (n, n_clusters)."""
     if n_clusters == 1:
         return exact_attention(X, keys, None, kernel, beta, log_weights)[0][:, None]
     member = sp.csr_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)), (len(labels), n_clusters))
@@ -92,9 +76,9 @@ def exact_log_mass(
 
 
 def exact_field(keys: Array, weights: Array | None, beta: float, with_self: bool = False) -> Field:
-    """Softmax attention over every key: log Z and the mean key.
+    """Return the field of softmax attention over every key: log Z and the mean key.
 
-    `with_self` adds the constant exp(beta), for a query that would be a key of itself, and moves with it.
+    `with_self` adds the constant exp(beta), the term of a query that is a key itself and that moves with it.
     """
     log_weights = None if weights is None else log_of(weights)
 

@@ -1,8 +1,4 @@
-"""Near keys found by cells: each query sums the cells around it exactly and leaves the rest to others.
-
-Cells are small clusters within the clusters of the mixture. A query ranks them by f at their centre and goes down the
-list until it has met enough keys, so its cost does not grow with the number of keys.
-"""
+"""Near keys: the keys around each query are summed exactly, and a regression on the others adds their share."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,22 +6,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ..inverted_index import _ROWS, Cells, n_keys_scanned
-from ..kernels import Kernel, log_of
-from ..normalizers.control_variate import KnownTerms
-from ..normalizers.exact import _BLOCK_ELEMENTS
+from ..kernels import Kernel
+from ..logsum import LogSum, exponentials, log_sum
 from ..statistics import KeyStatistics
 from ..types import Array, Field, Integers, Mask, Rows
+from .control_variate import KnownTerms
+from .exact import _BLOCK_ELEMENTS
+from .mixture import scaled_moments, score_moments
 
 
 def probe(X: Array, cells: Cells, n_exact: int, kernel: Kernel, beta: float) -> Mask:
-    """The cells that each query sums; ndarray of bool of shape (n, n_cells)."""
+    """Choose the cells that each query sums; ndarray of bool of shape (n, n_cells)."""
     sizes = np.diff(cells.starts)
     wanted = n_keys_scanned(n_exact)
     probed = np.zeros((len(X), len(sizes)), bool)
     if wanted >= sizes.sum():
         probed[:] = True
         return probed
-    # Twice the cells of mean size hold enough, or next to enough.
+    # Twice the number of cells of mean size holds enough keys, or nearly enough.
     n_first = min(int(np.ceil(2 * wanted / sizes.mean())), len(sizes))
     for start in range(0, len(X), _ROWS):
         rank = -kernel.log_value(beta * (X[start : start + _ROWS] @ cells.centers.T))
@@ -48,33 +46,29 @@ def terms_of_probed_cells(
     beta: float,
     mean: Array,
 ) -> KnownTerms:
-    """Sums over the keys of the probed cells; no key of the sample is known to be among them yet."""
+    """Sum over the keys of the probed cells; which keys of the sample are among them is for the caller to say."""
     n, log_mass = len(X), np.full(len(X), -np.inf)
-    count, first, second = np.zeros((3, *mean.shape))
-    owner, asking = np.nonzero(probed.T)
-    ends = np.searchsorted(owner, np.arange(len(cells.centers) + 1))
-    for c in np.unique(owner):
+    zeroth, first, second = np.zeros((3, *mean.shape))
+    cell_of_pair, query_of_pair = np.nonzero(probed.T)
+    ends = np.searchsorted(cell_of_pair, np.arange(len(cells.centers) + 1))
+    for c in np.unique(cell_of_pair):
         a, members = cells.cluster[c], cells.order[cells.starts[c] : cells.starts[c + 1]]
         Y, log_w = keys[members], 0.0 if log_weights is None else log_weights[members]
         weights = np.broadcast_to(np.exp(log_w), len(members))
         step = max(_BLOCK_ELEMENTS // len(members), 1)
         for start in range(ends[c], ends[c + 1], step):
-            rows = asking[start : min(start + step, ends[c + 1])]
+            rows = query_of_pair[start : min(start + step, ends[c + 1])]
             scores = beta * (X[rows] @ Y.T)
-            log_f = kernel.log_value(scores) + log_w
-            top = np.maximum(log_mass[rows], log_f.max(axis=1))
-            shift = np.where(np.isfinite(top), top, 0)
-            total = np.exp(log_mass[rows] - shift) + np.exp(log_f - shift[:, None]).sum(axis=1)
-            log_mass[rows] = shift + log_of(total)
+            log_mass[rows] = np.logaddexp(log_mass[rows], log_sum(kernel.log_value(scores) + log_w))
             scores -= mean[rows, a][:, None]
-            count[rows, a] += weights.sum()
+            zeroth[rows, a] += weights.sum()
             first[rows, a] += scores @ weights
             second[rows, a] += np.square(scores, out=scores) @ weights
-    return KnownTerms(log_mass, count, first, second, np.zeros((n, 0), bool))
+    return KnownTerms(log_mass, zeroth, first, second, np.zeros((n, 0), bool))
 
 
 class NearKeys(NamedTuple):
-    """What a query looks at one by one.
+    """Keys that the queries of a field sum one by one.
 
     Attributes
     ----------
@@ -91,30 +85,36 @@ class NearKeys(NamedTuple):
     labels: Integers | None
 
 
-class Far(NamedTuple):
-    """Mass of a cluster without its near keys, and the sum of its keys by mass in terms of everything known.
+class FarKeys(NamedTuple):
+    """Mass of a cluster without its near keys, and the terms of its gradient.
 
-    That sum is ``by_mean mu + by_spread Omega x - sum_near (level + slope s_j) w_j y_j + sum_sample by_sample_j y_j``.
+    The sum of these keys times their mass is
+    ``by_mean mu + by_product (beta Omega x) - sum_near (level + slope s_j) w_j y_j + sum_sample by_sample_j y_j``.
     """
 
     mass: Array
     by_mean: Array
-    by_spread: Array
+    by_product: Array
     level: Array
     slope: Array
     by_sample: Array
 
 
 def _far_mass(
-    moments: tuple[float, Array, Array], near: tuple[Array, Array], sample: tuple[Array, Array], beta: float, top: Array
-) -> Far:
-    """Sum of exp(s_j - top) over the far keys of one cluster, by regression on a sample of them.
+    moments: tuple[float, Array, Array],
+    near: tuple[Array, Array],
+    sample: tuple[Array, Array],
+    reference: Array,
+) -> FarKeys:
+    """Sum exp(s_j - reference) over the far keys of one cluster, by regression on a sample of them.
 
-    Their weight, mean score and variance are known: those of all keys less those of the near ones. The scores of the
-    sample, standardised, carry a regression of exp(s) on (1, t, t^2); its value at the known moments is the estimate,
-    which is nowhere less than the exponential of the mean score (Jensen). The gradient is the same with (1, t) alone.
+    Their weight, mean score and variance are known: those of all keys less those of the near ones. On the sample,
+    exp(s) is regressed on (1, t, t^2), t the standardized score. The value of the regression at the known moments is
+    the estimate, which is at least the exponential of the mean score (Jensen). The gradient is the same with (1, t).
     """
-    (weight, mean, variance), (s, w), (sampled, alive) = moments, near, sample
+    # A regression for every query and cluster, unlike `control_variate_estimate`, which has two coefficients for all
+    # clusters and no gradient: the solver follows the gradient, and the value has to go with it.
+    (weight, mean, variance), (s, w), (sampled, sample_weight) = moments, near, sample
     rest = weight - w.sum(axis=1)
     rest = np.where(rest > 1e-9 * weight, rest, 0)
     per = 1 / np.where(rest > 0, rest, 1)
@@ -123,11 +123,11 @@ def _far_mass(
     scale = np.sqrt(spread.clip(1e-12))
     dtype = sampled.dtype
     t = (sampled - center[:, None].astype(dtype)) / scale[:, None].astype(dtype)
-    f = np.exp(np.minimum(sampled - top[:, None].astype(dtype), 50))
-    powers = [alive]
+    f = np.exp(np.minimum(sampled - reference[:, None].astype(dtype), 50))
+    powers = [sample_weight]
     for _ in range(4):
         powers.append(powers[-1] * t)
-    total = np.maximum(alive.sum(axis=1), np.finfo(dtype).tiny).astype(np.float64)
+    total = np.maximum(sample_weight.sum(axis=1), np.finfo(dtype).tiny).astype(np.float64)
     targets = np.stack([np.einsum("ij,ij->i", power, f) / total for power in powers[:3]], axis=1)
     means = [power.sum(axis=1) / total for power in powers]
     normal = np.stack([np.stack(means[i : i + 3], axis=1) for i in range(3)], axis=1)
@@ -135,14 +135,14 @@ def _far_mass(
     quadratic = np.linalg.solve(normal, targets[:, :, None])[:, :, 0]
     value = quadratic[:, 0] + quadratic[:, 2]
     a, b = np.linalg.solve(normal[:, :2, :2], targets[:, :2, None])[:, :, 0].T
-    least = np.exp(center - top)
+    least = np.exp(center - reference)
     bounded = value <= least
     value, a, b = np.where(bounded, least, value), np.where(bounded, least, a), np.where(bounded, 0, b / scale)
     here = rest > 0
     level, slope = np.where(here, a - b * center, 0), np.where(here, b, 0)
-    by_sample = alive * (f - level[:, None].astype(dtype) - slope[:, None].astype(dtype) * sampled)
+    by_sample = sample_weight * (f - level[:, None].astype(dtype) - slope[:, None].astype(dtype) * sampled)
     by_sample *= np.where(bounded, 0, rest / total)[:, None].astype(dtype)
-    return Far(rest * value, weight * (level + slope * mean), weight * slope * beta, level, slope, by_sample)
+    return FarKeys(rest * value, weight * (level + slope * mean), weight * slope, level, slope, by_sample)
 
 
 def neighbor_field(
@@ -153,11 +153,11 @@ def neighbor_field(
     beta: float,
     with_self: bool = False,
 ) -> Field:
-    """Z with the near keys summed exactly, and the others estimated from their moments and a shared sample of keys.
+    """Return the field of softmax attention with near keys summed exactly, the others by regression on a sample.
 
     `with_self` is as in `exact_field`.
     """
-    means, covariances = statistics.mean.astype(keys.dtype), statistics.covariance.astype(keys.dtype)
+    moments = scaled_moments(statistics, beta, keys.dtype)
     sampled = [keys[members] for members in near.sample]
     sample_weight = [np.ones(len(m)) if weights is None else weights[m] for m in near.sample]
     places = np.full(len(keys), -1, np.int32)
@@ -165,34 +165,34 @@ def neighbor_field(
         places[members] = np.arange(len(members))
     step = max(2 * _BLOCK_ELEMENTS // (near.nearest.shape[1] * keys.shape[1]), 1)
 
-    def look(X: Array, nearest: Integers) -> tuple[Array, Array]:
+    def block_field(X: Array, nearest: Integers) -> tuple[Array, Array]:
         Y, w = keys[nearest], np.ones(nearest.shape) if weights is None else weights[nearest]
         s = beta * np.matmul(Y, X[:, :, None])[:, :, 0].astype(np.float64)
-        top = s.max(axis=1)
-        share = w * np.exp(s - top[:, None])
-        total = share.sum(axis=1) + with_self * np.exp(beta - top)
+        reference, share = exponentials(s)
+        share *= w
+        total = share.sum(axis=1) + with_self * np.exp(beta - reference)
         labels = np.zeros(nearest.shape, np.intp) if near.labels is None else near.labels[nearest]
+        products: list[Array] = []
+        mean, variance = (part.astype(np.float64) for part in score_moments(X, moments, products))
         gradient = np.zeros_like(X)
         for a in np.flatnonzero(statistics.weight > 0):
             inside = np.where(labels == a, w, 0)
             row, key = np.nonzero((labels == a) & (places[nearest] >= 0))
-            alive = np.tile(sample_weight[a].astype(keys.dtype), (len(X), 1))
-            alive[row, places[nearest[row, key]]] = 0
-            V = X @ covariances[a]
-            variance = beta**2 * np.einsum("ij,ij->i", V, X).astype(np.float64).clip(0)
-            mean = beta * (X @ means[a]).astype(np.float64)
-            sample = beta * (X @ sampled[a].T)
-            far = _far_mass((statistics.weight[a], mean, variance), (s, inside), (sample, alive), beta, top)
+            far_weight = np.tile(sample_weight[a].astype(keys.dtype), (len(X), 1))
+            far_weight[row, places[nearest[row, key]]] = 0
+            cluster = statistics.weight[a], mean[:, a], variance[:, a]
+            far = _far_mass(cluster, (s, inside), (beta * (X @ sampled[a].T), far_weight), reference)
             total += far.mass
             share -= inside * (far.level[:, None] + far.slope[:, None] * s)
-            gradient += far.by_mean[:, None].astype(X.dtype) * means[a] + far.by_spread[:, None].astype(X.dtype) * V
+            gradient += far.by_mean[:, None].astype(X.dtype) * moments.means[a]
+            gradient += far.by_product[:, None].astype(X.dtype) * products[a]
             gradient += far.by_sample @ sampled[a]
         gradient += np.matmul(share[:, None, :].astype(X.dtype), Y)[:, 0]
-        return top + np.log(total), gradient / total[:, None].astype(X.dtype)
+        return LogSum(reference, total).log(), gradient / total[:, None].astype(X.dtype)
 
     def field(X: Array, rows: Rows) -> tuple[Array, Array]:
         nearest = near.nearest[rows]
-        parts = [look(X[i : i + step], nearest[i : i + step]) for i in range(0, len(X), step)]
+        parts = [block_field(X[i : i + step], nearest[i : i + step]) for i in range(0, len(X), step)]
         return np.concatenate([log_z for log_z, _ in parts]), np.concatenate([gradient for _, gradient in parts])
 
     return field
