@@ -3,19 +3,19 @@
 Communities, up to where they can be found
 ==========================================
 
-Graphs with four planted communities are mixed more and more. Beyond a threshold no fast method is known to find them.
-How close to it do embeddings lead?
+Graphs with four planted communities get an increasing share of random edges. Beyond a threshold, no fast method is
+known to find the communities. This example shows how close to the threshold embeddings find them.
 """
 
 # %%
 # Where the threshold is
 # ----------------------
-# With `k` equal communities, mean degree `c` and a share `mixing` of edges that ignore communities, a node has
-# ``c_in = c (k (1 - mixing) + mixing)`` edges to its own community for ``c_out = c mixing`` to each other one, both
-# times `k`. The threshold of Kesten and Stigum, ``c_in - c_out = k sqrt(c)``, is then ``(1 - mixing) sqrt(c) = 1``.
-# Where degrees are spread, `c` gives way to ``E[d^2] / E[d]`` of the expected degrees: a neighbour has more edges than
-# a node. For the degrees that are seen that is ``E[d (d - 1)] / E[d]``, the mean number of further edges at the end of
-# an edge.
+# Let there be `k` equal communities, mean degree `c` and a share `mixing` of edges that ignore communities. Then a node
+# has ``c_in / k`` edges to its own community, with ``c_in = c (k (1 - mixing) + mixing)``, and ``c_out / k`` to each
+# other one, with ``c_out = c mixing``. The threshold of Kesten and Stigum, ``c_in - c_out = k sqrt(c)``, becomes
+# ``(1 - mixing) sqrt(c) = 1``. If degrees vary, `c` is replaced by ``E[d^2] / E[d]`` of the expected degrees, because a
+# neighbor has more edges than a node. For observed degrees this is ``E[d (d - 1)] / E[d]``, the mean number of further
+# edges at the end of an edge.
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
@@ -33,15 +33,15 @@ n_classes, mixings = 4, np.array([0.2, 0.4, 0.5, 0.6, 0.7, 0.8])
 
 
 def make_graph(mixing, seed):
-    """The largest component: spectral clustering needs a connected graph."""
+    """Return the largest component of a graph, because spectral clustering needs a connected one."""
     A, y = make_block_model(1500, n_classes, mean_degree=12, mixing=mixing, random_state=seed)
     component = connected_components(A)[1]
     kept = component == np.bincount(component).argmax()
     return A[kept][:, kept], y[kept]
 
 
-def regularised_spectral(A):
-    """Leading eigenvectors of the normalised adjacency, the mean degree added to every degree."""
+def regularized_spectral(A):
+    """Return the leading eigenvectors of the normalized adjacency matrix with the mean degree added to degrees."""
     degree = A.sum(axis=1)
     scale = sp.diags_array((degree + degree.mean()) ** -0.5)
     return normalize(eigsh(scale @ A @ scale, n_classes, v0=np.ones(len(degree)))[1])
@@ -55,10 +55,10 @@ kmeans = KMeans(n_classes, n_init=3, random_state=0)
 # %%
 # Two graphs for each mixing
 # --------------------------
-# All agree while communities are plain. Plain spectral clustering loses them first: its eigenvectors settle on small,
-# loosely tied parts of the graph. Regularised, which is the known remedy, it goes about as far as attention does, and
-# all come to nothing where theory says so.
-names = ["attention embedding", "spectral clustering", "regularised spectral"]
+# All methods find communities that are clearly separated. Spectral clustering is the first to fail, because its
+# eigenvectors concentrate on small, weakly connected parts of the graph. Regularization is the known remedy; with it,
+# spectral clustering gets about as far as the attention embedding. All methods fail at the threshold.
+names = ["attention embedding", "spectral clustering", "regularized spectral"]
 scores, thresholds = np.empty((2, len(mixings), len(names))), []
 for seed in range(2):
     for row, mixing in enumerate(mixings):
@@ -68,7 +68,7 @@ for seed in range(2):
         found = [
             kmeans.fit_predict(model.fit_transform(A)),
             SpectralClustering(n_classes, affinity="precomputed", n_init=3, random_state=0).fit_predict(A),
-            kmeans.fit_predict(regularised_spectral(A)),
+            kmeans.fit_predict(regularized_spectral(A)),
         ]
         scores[seed, row] = [normalized_mutual_info_score(y, classes) for classes in found]
 threshold = np.mean(thresholds)

@@ -3,14 +3,15 @@
 Choosing dimension, temperature and walk length
 =================================================
 
-A graph with eight communities: which dimension, temperature and walk length does it want? With labels a classifier
-says so; without, links that were hidden from the model do. The score of held-out nodes does not.
+This example chooses dimension, temperature and walk length for a graph with eight communities. With labels, the
+accuracy of a classifier is the criterion. Without labels, links that were hidden from the model are. The score of
+held-out nodes is not a good criterion.
 """
 
 # %%
 # A graph, and three parameters
 # -----------------------------
-# One thousand nodes with fourteen links each on average, a third of which ignore the communities.
+# The graph has one thousand nodes with fourteen links each on average, of which a third ignore the communities.
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
@@ -34,8 +35,9 @@ grid = {
 # %%
 # With labels: a classifier's accuracy
 # ------------------------------------
-# The grid search cuts the graph in rows and columns, as it does with every precomputed kernel: the model is fitted on
-# the links among the training nodes, the others reach the classifier through `transform`, by their links to these.
+# The grid search splits both rows and columns of the graph, as it does with every precomputed kernel. The model is
+# fitted on the links among the training nodes. The other nodes reach the classifier through `transform`, which uses
+# their links to training nodes.
 pipeline = Pipeline(
     [
         ("embedding", AttentionEmbedding(affinity="precomputed", random_state=0)),
@@ -43,15 +45,15 @@ pipeline = Pipeline(
     ]
 )
 folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(adjacency, communities))
-labelled = GridSearchCV(pipeline, grid, cv=folds, n_jobs=2).fit(adjacency, communities)
-accuracy = labelled.cv_results_["mean_test_score"].reshape(shape)
+labeled = GridSearchCV(pipeline, grid, cv=folds, n_jobs=2).fit(adjacency, communities)
+accuracy = labeled.cv_results_["mean_test_score"].reshape(shape)
 
 # %%
 # Without labels, the wrong way: held-out nodes
 # ---------------------------------------------
-# The same search less the classifier rates models by their own `score`, the log likelihood of the links of held-out
-# nodes. `transform` has placed these nodes by the very links that are rated, so the more freely a node can be placed,
-# the better: the largest dimension and the lowest temperature win, and would whatever they were.
+# The same search without the classifier rates models by their own `score`, the log likelihood of the links of held-out
+# nodes. `transform` computes the vectors of these nodes from the same links that are scored, so models with more
+# freedom always score better: the largest dimension and the lowest temperature of any grid win.
 by_rows = GridSearchCV(pipeline[:-1], grid, cv=folds, n_jobs=2).fit(adjacency)
 likelihood = by_rows.cv_results_["mean_test_score"].reshape(shape)
 
@@ -59,10 +61,10 @@ likelihood = by_rows.cv_results_["mean_test_score"].reshape(shape)
 # %%
 # Without labels, the right way: hidden links
 # -------------------------------------------
-# Hide one link in five, fit on the others, and take the cross entropy between hidden links and attention: all nodes are
-# known to the model, the links in question are not. What fits the noise of the links seen is punished here.
+# Hide one link in five, fit on the others, and compute the cross entropy between hidden links and attention. The model
+# knows all nodes, but not the hidden links, so a model that fits the noise of the visible links scores worse.
 def symmetric(links, chosen):
-    """The graph of some of the links."""
+    """Return the graph of the chosen links."""
     half = sp.coo_array((links.data[chosen], (links.row[chosen], links.col[chosen])), adjacency.shape)
     return (half + half.T).tocsr()
 
@@ -79,18 +81,18 @@ for seed in range(2):
 loss = losses.mean(axis=0)
 
 # %%
-# What each of them chooses
-# -------------------------
-# From eight dimensions on, as many as there are communities, the classifier hardly cares: accuracies differ by little
-# more than the spread over the folds. Hidden links choose eight, and walks of three steps rather than of
-# one. Held-out nodes choose the corner of the grid, which does badly on hidden links: at a low temperature a model is
-# sure of the links that it has seen, and wrong about the rest. A ring marks each choice.
+# What each criterion chooses
+# ---------------------------
+# From eight dimensions on, the number of communities, the accuracy of the classifier differs by little more than its
+# spread over the folds. Hidden links choose eight dimensions, and walks of three steps rather than one. Held-out nodes
+# choose the corner of the grid, which does badly on hidden links: at a low temperature a model is certain of the links
+# that it has seen, and wrong about the rest. A ring marks each choice.
 ways = [
-    ("labels", accuracy, labelled.best_index_, "accuracy of held-out nodes"),
+    ("labels", accuracy, labeled.best_index_, "accuracy of held-out nodes"),
     ("held-out nodes", likelihood, by_rows.best_index_, "score of held-out nodes (nats)"),
     ("hidden links", loss, loss.argmin(), "cross entropy of hidden links (nats)"),
 ]
-spread = labelled.cv_results_["std_test_score"][labelled.best_index_]
+spread = labeled.cv_results_["std_test_score"][labeled.best_index_]
 print(f"spread of the accuracy over folds: {spread:.3f}")
 print("chosen by       n_components  temperature  walk_length  accuracy  cross entropy of hidden links")
 figure, panels = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained")

@@ -3,18 +3,18 @@
 Links that do not know the sign
 ======================================
 
-Two shares that move together, or exactly against each other, have much to do with each other; two that have nothing to
-do with each other are uncorrelated. A network of such relations knows the size of a correlation and not its sign.
-Softmax attention can place related nodes in one direction only; expressive attention, which is high for parallel and
-antiparallel vectors alike, has room for both.
+Two stocks are strongly related if their prices move together or exactly against each other, and unrelated if they are
+uncorrelated. A network of such relations records the size of a correlation, but not its sign. Softmax attention can
+place related nodes in one direction only. Expressive attention is high for parallel and antiparallel vectors alike, so
+it can represent both signs.
 """
 
 # %%
 # Links in proportion to a squared correlation
 # --------------------------------------------
-# Each of 1,000 nodes has a hidden unit vector in three dimensions. Links, some fifty for each node, are drawn in
-# proportion to the squared inner product of these vectors. Half of them are between vectors that point away from each
-# other.
+# Each of 1,000 nodes has a hidden unit vector in three dimensions. About fifty links for each node are drawn in
+# proportion to the squared inner product of these vectors. Half of the links are between vectors with a negative inner
+# product.
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
@@ -35,28 +35,28 @@ print(
 )
 
 # %%
-# What attention makes of it
-# --------------------------
-# The divergence is that of attention from the true proportions, in nats for each node: what a node's attention does
-# not know about its links. For softmax the better of several temperatures is taken in each dimension; three dimensions
-# are hopeless for it, and six, the number of products of two coordinates, are the best that there is.
+# How well attention fits
+# -----------------------
+# The divergence of attention from the true proportions is the mean over the nodes, in nats. For softmax, the best of
+# several temperatures is taken in each dimension. Softmax cannot represent the graph in three dimensions. Its best
+# dimension is six, the number of products of two coordinates.
 
 
 def weights(model):
-    """Attention of nodes over the others, as there are no links from a node to itself."""
+    """Return the attention of each node to the others, because no node is linked to itself."""
     A = model.attention_scores()
     np.fill_diagonal(A, 0)
     return A / A.sum(axis=1, keepdims=True)
 
 
 def divergence(A):
-    """Of attention from the truth."""
+    """Return the mean divergence of attention from the true proportions."""
     inside = truth > 0
     return np.sum(truth[inside] * np.log(truth[inside] / A[inside])) / len(truth)
 
 
 def fitted(kernel, n_components, temperatures):
-    """The model of the best temperature."""
+    """Return the model with the best temperature."""
     models = [
         AttentionEmbedding(n_components, affinity="precomputed", kernel=kernel, temperature=t, random_state=0).fit(
             links
@@ -75,9 +75,9 @@ for d, model in softmax.items():
     print(f"softmax,    {d:2} dimensions {divergence(weights(model)):.3f}")
 
 # %%
-# Vectors of the same line
-# ------------------------
-# The vectors found are the hidden ones, up to a rotation and to signs, which links do not tell.
+# Recovery of the hidden vectors
+# ------------------------------
+# The embedding recovers the hidden vectors up to a rotation and to signs, which the links do not determine.
 found = np.abs(expressive.embedding_ @ expressive.embedding_.T)
 print(f"correlation of found and hidden |cos|: {np.corrcoef(found.ravel(), np.abs(correlation).ravel())[0, 1]:.3f}")
 

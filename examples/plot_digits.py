@@ -3,16 +3,17 @@
 Digits: parameters chosen with labels, and without
 ===================================================
 
-Temperature, dimension and the weighting of neighbours are parameters like any other. Under a classifier they are chosen
-by its accuracy; without labels, by the likelihood of held-out affinity rows. Do the two agree?
+Temperature, dimension and the weighting of neighbors can be chosen by a grid search, like all parameters. With labels,
+the criterion is the accuracy of a classifier. Without labels, it is the likelihood of held-out rows of affinities. This
+example compares the two choices.
 """
 
 # %%
 # With labels
 # -----------
-# Neighbours come from scikit-learn's own step, and could come from any other that gives a sparse graph of distances:
-# they may be approximate, or kept between fits by the pipeline's `memory`. The graph and the embedding are made inside
-# each fold, of the training digits alone; the held-out ones go through `transform`.
+# Neighbors come from a transformer of scikit-learn. They could come from any other transformer that returns a sparse
+# graph of distances: they may be approximate, or be cached by the `memory` of the pipeline. The graph and the embedding
+# are computed inside each fold from the training digits alone. The held-out digits go through `transform`.
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -39,10 +40,10 @@ grid = {
     "embedding__temperature": temperatures,
     "embedding__weighting": weightings,
 }
-labelled = GridSearchCV(pipeline, grid, cv=folds, n_jobs=2).fit(X, y)
-accuracy = labelled.cv_results_["mean_test_score"].reshape([len(values) for values in grid.values()])
-print("with labels:", *labelled.best_params_.values(), f"accuracy {labelled.best_score_:.3f}")
-rivals = {"nearest neighbours": KNeighborsClassifier(), "logistic regression": LogisticRegression(C=10, max_iter=1000)}
+labeled = GridSearchCV(pipeline, grid, cv=folds, n_jobs=2).fit(X, y)
+accuracy = labeled.cv_results_["mean_test_score"].reshape([len(values) for values in grid.values()])
+print("with labels:", *labeled.best_params_.values(), f"accuracy {labeled.best_score_:.3f}")
+rivals = {"nearest neighbors": KNeighborsClassifier(), "logistic regression": LogisticRegression(C=10, max_iter=1000)}
 for name, model in rivals.items():
     rivals[name] = cross_val_score(model, X, y, cv=folds).mean()
     print(f"pixels, {name}: accuracy {rivals[name]:.3f}")
@@ -50,22 +51,23 @@ for name, model in rivals.items():
 # %%
 # Without labels
 # --------------
-# The same pipeline less its classifier is scored by how well attention predicts the affinities of held-out digits.
-# Weightings cannot be compared so: each has affinities of its own to predict.
+# The same pipeline without its classifier is scored by how well attention predicts the affinities of held-out digits.
+# Weightings cannot be compared this way, because each defines different affinities to predict.
 grid["embedding__weighting"] = ["perplexity"]
-unlabelled = GridSearchCV(pipeline[:-1], grid, cv=folds, n_jobs=2).fit(X)
-likelihood = unlabelled.cv_results_["mean_test_score"].reshape(accuracy.shape[:2])
-chosen = accuracy[..., 0].ravel()[unlabelled.best_index_]
-print("without:", *unlabelled.best_params_.values(), f"accuracy {chosen:.3f}")
+unlabeled = GridSearchCV(pipeline[:-1], grid, cv=folds, n_jobs=2).fit(X)
+likelihood = unlabeled.cv_results_["mean_test_score"].reshape(accuracy.shape[:2])
+chosen = accuracy[..., 0].ravel()[unlabeled.best_index_]
+print("without:", *unlabeled.best_params_.values(), f"accuracy {chosen:.3f}")
 
 # %%
-# What the searches saw
-# ---------------------
-# From sixteen dimensions on, "perplexity" and "biweight" make the fewest errors, fewer than nearest neighbours among
-# the pixels; "uniform" stays behind. With two or four dimensions it is the other way round. Likelihood goes on rising
-# with dimension and at lower temperatures, where the classifier has long stopped caring: it sees that few dimensions
-# are not enough, and what it chooses is nearly the best. It rates held-out digits that `transform` has placed by the
-# neighbours in question; :ref:`sphx_glr_gallery_plot_choosing.py` has a way that tells too many dimensions as well.
+# Results of the searches
+# -----------------------
+# From sixteen dimensions on, "perplexity" and "biweight" make the fewest errors, fewer than nearest neighbors in pixel
+# space, and "uniform" makes the most. With two or four dimensions the order is reversed. The likelihood keeps
+# increasing with the dimension and at lower temperatures, where the accuracy no longer changes. It shows that few
+# dimensions are not enough, and its choice is nearly the best. It cannot detect too many dimensions, because
+# `transform` computes the vectors of held-out digits from the same neighbors that are scored; for a criterion that can,
+# see :ref:`sphx_glr_gallery_plot_choosing.py`.
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained", sharey=True)
 for place, (weighting, marker) in enumerate(zip(weightings, "os^D", strict=True)):
     left.plot(dimensions, 1 - accuracy[..., place].max(axis=1), marker=marker, label=weighting)

@@ -3,14 +3,15 @@
 What a model attends to, and what fits badly
 ===============================================
 
-A graph has two kinds of odd nodes: strays, whose links were drawn at random, and bridges, half of whose links lead to
-another community. Which rows does a model fit badly, are they these, and what does it make of them?
+A graph has two kinds of unusual nodes: strays, whose links are drawn at random, and bridges, half of whose links lead
+to another community. This example finds the rows that a model fits badly, compares them with the unusual nodes, and
+shows what these attend to.
 """
 
 # %%
 # Five communities, ten strays, ten bridges
 # -----------------------------------------
-# An odd node keeps the number of its links, so counting links does not find it.
+# An unusual node keeps its number of links, so degrees do not reveal it.
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
@@ -41,12 +42,12 @@ print(f"{model.n_iter_} iterations, loss {model.loss_curve_[0]:.2f} to {model.lo
 # %%
 # Which rows fit badly
 # --------------------
-# `explain_rows` has the loss of each row, the entropy of its affinities, below which no loss can be, and the
-# difference, which is the divergence. The largest divergence comes first. Where all links weigh the same, though, the
-# entropy is the logarithm of their number, and a model that spreads attention over a community is far from it wherever
-# links are few: divergence mostly says who has few links. By loss, the ten strays come first. The bridges follow, among
-# ordinary nodes that have some links to elsewhere by chance: all ten are in the worst forty. A lower temperature fits
-# the links of the strays too, chance as they are, and no longer tells them from others.
+# `explain_rows` returns the loss of each row, the entropy of its affinities, which is a lower bound of the loss, and
+# their difference, the divergence. Rows are sorted by decreasing divergence. If all links have the same weight, the
+# entropy is the logarithm of the degree, and a model that spreads attention over a community has a large divergence for
+# all nodes of low degree. The loss is more informative here: the ten strays have the largest losses. The bridges
+# follow, among ordinary nodes that happen to have links to other communities; all ten are among the worst forty rows.
+# At a lower temperature the model also fits the random links of the strays and no longer distinguishes them.
 rows = model.explain_rows()
 kind = np.full(1000, "ordinary")
 kind[strays], kind[bridges] = "stray", "bridge"
@@ -60,10 +61,10 @@ for count in (10, 20, 40):
 # %%
 # One row, key by key
 # -------------------
-# `explain` lays a row's attention beside its target. Here is a bridge from community 0 to community 1. After itself it
-# attends most to the three other bridges between these two, though it is linked to none of them: they have the same
-# place. Sums over communities say what it is: it attends to two of them, as its links ask for, and a stray to all five.
-# `share` is where the loss comes from.
+# `explain` compares the attention of a row with its target. This row is a bridge from community 0 to community 1. After
+# itself, it attends most to the three other bridges between these communities, though it is linked to none of them,
+# because their vectors are similar. Sums over communities show the difference between the two kinds: the bridge attends
+# to two communities, like its links, and a stray to all five. The column `share` splits the loss among the keys.
 bridge = min(bridges[communities[bridges] == 0], key=lambda node: adjacency.indptr[node + 1] - adjacency.indptr[node])
 table = model.explain(bridge)
 table["kind"], table["community"] = kind[table["key"]], communities[table["key"]]
@@ -76,17 +77,17 @@ for name, row in (("an ordinary node", ordinary), ("the bridge", bridge), ("the 
 # %%
 # Whole communities
 # -----------------
-# `explain_clusters` says how much of Z each community holds: for the nodes of community 0 its own far more than others,
-# for its four bridges community 1 as much.
+# `explain_clusters` returns the share of Z of each community. For the nodes of community 0, their own community has by
+# far the largest share. For its four bridges, community 1 has as large a share.
 for name, chosen in (("community 0", communities == 0), ("its bridges", bridges[communities[bridges] == 0])):
     held = model.explain_clusters(labels=communities, rows=chosen)
     print(name, held.round(2).to_string(index=False), sep="\n")
 
 # %%
-# All of it in pictures
-# ---------------------
-# The loss has come to rest, so what fits badly is not for want of iterations. In the heat map strays and bridges are
-# stripes across communities.
+# Pictures
+# --------
+# The loss has converged, so rows that fit badly are not due to too few iterations. In the heat map, strays and bridges
+# are stripes across communities.
 figure, axes = plt.subplot_mosaic("ab;dc", figsize=(11, 8.5), layout="constrained")
 LossCurveDisplay.from_estimator(model, ax=axes["a"])
 axes["a"].set_title("has the solver come to rest?")

@@ -3,8 +3,8 @@
 Lines, not arrows: the sign is free
 ===================================
 
-The axis of a crystal or of a fibre has no front and back: `x` and `-x` mean the same. Expressive attention is high for
-parallel and antiparallel vectors alike, and a linear model on its features need not learn each side by itself.
+The axis of a crystal or of a fiber has no front and back: `x` and `-x` mean the same. Expressive attention is high for
+parallel and antiparallel vectors alike, so a linear model on its features need not learn the two sides separately.
 """
 
 # %%
@@ -22,14 +22,14 @@ from sklearn_attnembed import ExpressiveKernel
 
 
 def make_axes(n_samples, axes, noise, rng):
-    """Points near one of the axes, on either side, and its number."""
+    """Return points near one of the axes, on either side, and the index of the axis."""
     y = rng.integers(len(axes), size=n_samples)
     X = axes[y] + noise * rng.standard_normal((n_samples, axes.shape[1]))
     return rng.choice([-1, 1], (n_samples, 1)) * X, y
 
 
 def make_models(n_landmarks):
-    """A logistic regression on each kind of features."""
+    """Return a logistic regression for each kind of features."""
     features = {
         "no features": [],
         "Nystroem, RBF": [Nystroem(gamma=0.5, n_components=n_landmarks, random_state=0)],
@@ -45,10 +45,11 @@ def make_models(n_landmarks):
 # %%
 # Eight axes in twenty dimensions
 # -------------------------------
-# Accuracy on new points, the mean of three draws. Attention to landmarks and all ``20 * 21 / 2`` exact features of the
-# squared score are equally good. A sketch of 100 features costs accuracy. The RBF kernel has to see both sides of every
-# axis: with few points it is far behind, and with each point given together with its negative it catches up. Weights
-# are not divided by their sum here: such small numbers would need less regularisation.
+# The figure shows the accuracy on new points, the mean of three draws. Attention to landmarks and all ``20 * 21 / 2``
+# exact features of the squared score are equally good. A sketch of 100 features is less accurate. The RBF kernel has to
+# see both sides of every axis: it is far less accurate with few points, and as good if each point is given together
+# with its negative. Weights are not divided by their sum here, because such small numbers would need less
+# regularization.
 sizes, n_draws = [50, 100, 200, 400, 800], 3
 scores = {}
 for draw in range(n_draws):
@@ -70,8 +71,8 @@ for name, values in scores.items():
 # %%
 # Three axes in the plane
 # -----------------------
-# Thirty points: the regions of expressive features are the same on both sides, those of the RBF kernel are not, and a
-# linear model cannot have such regions.
+# The decision regions from thirty points are symmetric with expressive features and not symmetric with the RBF kernel.
+# A linear model cannot represent them.
 rng = np.random.default_rng(3)
 angle = np.deg2rad([10, 70, 130])
 X, y = make_axes(30, np.column_stack([np.cos(angle), np.sin(angle)]), 0.2, rng)

@@ -1,10 +1,10 @@
 """
 ===================================================
-Normalisers: how far from the exact value, and when
+Normalizers: how far from the exact value, and when
 ===================================================
 
-log Z of attention over 20,000 keys: the method that ``method="auto"`` takes, and the errors of four methods at a mild
-and at a sharp temperature, with what their error bars say.
+For log Z of attention over 20,000 keys, this example shows which method ``method="auto"`` chooses, and the errors and
+error bars of four methods at a high and at a low temperature.
 """
 
 # %%
@@ -30,12 +30,13 @@ for temperature in (1 / 2, 1 / 5, 1 / 20):
     print(f"1/{1 / temperature:<4g}{model.method_:16} expects {model.estimated_error_:.1e}, has {error:.1e}")
 
 # %%
-# Errors, and what the bars say of them
-# -------------------------------------
-# At temperature 1/2 every score is near the others: a Gaussian or a control variate has errors below a thousandth, a
-# tenth of those of sampling or less, most of which lie outside the panel. At 1/20 a few near keys hold most of Z: only
-# `neighbors` finds them. The others are off by a third or more, and their bars, wider still, say so. All methods have
-# bars, and all were asked what share of errors they cover; those of the control variate are drawn, for forty queries.
+# Errors and error bars
+# ---------------------
+# At temperature 1/2 the scores are close to each other: a Gaussian mixture and a control variate have errors below a
+# thousandth, at most a tenth of those of sampling, most of which lie outside the panel. At 1/20 a few near keys
+# contribute most of Z, and only `neighbors` finds them. The other methods have errors of a third or more, and their
+# error bars are wider still. The printed share is that of errors within the error bars, for every method. The figure
+# shows the error bars of the control variate for forty queries.
 figure, axes = plt.subplots(2, 2, figsize=(10, 8.5), layout="constrained")
 for row, temperature, limit in zip(axes, (1 / 2, 1 / 20), (0.005, 5), strict=True):
     for method in ("sampling", "gaussian", "neighbors", "control_variate"):

@@ -3,17 +3,17 @@
 Recommendations to new users
 ============================
 
-Users and items are embedded together. Users that the model has never seen get recommendations from what they have
-heard so far. How many of the artists that they turn to next are among them, and how many by a truncated SVD, or by what
-is popular?
+Users and items are embedded together, and users that the model has never seen get recommendations based on what they
+have heard so far. This example measures how many of the artists that they listen to next are recommended, in comparison
+with a truncated SVD and with the most popular artists.
 """
 
 # %%
 # A long table of who heard what
 # ------------------------------
-# Real listeners, if the environment variable ATTNEMBED_DATA names a folder with ``loaders.py``; otherwise tastes are
-# generated: twenty genres, of which each user likes a few, and some artists are heard far more than others. Part of
-# what a user has heard is held out, to be foretold.
+# The data are those of real listeners, if the environment variable ATTNEMBED_DATA names a folder with ``loaders.py``.
+# Otherwise they are generated: there are twenty genres, of which each user likes a few, and some artists are heard far
+# more often than others. A part of what each user has heard is held out and has to be predicted.
 import importlib.util
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ from sklearn_attnembed.affinity import bipartite
 
 
 def load_listeners(folder):
-    """Pairs of listener and artist, known and held out."""
+    """Return pairs of listener and artist, known and held out."""
     spec = importlib.util.spec_from_file_location("loaders", Path(folder) / "loaders.py")
     loaders = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaders)
@@ -37,7 +37,7 @@ def load_listeners(folder):
 
 
 def make_listeners(n_users=2000, n_artists=2000, n_genres=20, seed=0):
-    """The same of generated listeners."""
+    """Generate pairs of listener and artist, known and held out."""
     rng = np.random.default_rng(seed)
     taste = rng.dirichlet(np.full(n_genres, 0.15), size=n_users)
     genre = np.arange(n_artists) % n_genres
@@ -60,9 +60,10 @@ known, held_out = (
 )
 
 # %%
-# Four users in five to learn from
-# --------------------------------
-# The others are new: what they have heard is brought to the columns that the model knows, and so is what they turn to.
+# Training users and new users
+# ----------------------------
+# The model is fitted on four users in five. The others are new: what they have heard, and what is held out, is
+# converted to rows with the columns that the model knows.
 users = np.random.default_rng(0).permutation(np.intersect1d(known.user, held_out.user))
 is_new = known.user.isin(users[: len(users) // 5])
 table = bipartite(known[~is_new])
@@ -73,7 +74,7 @@ print(f"{table.affinity.shape[0]} users to learn from, {len(new.rows)} new, {len
 # %%
 # Embedding, singular vectors, popularity
 # ---------------------------------------
-# `recommend` ranks by attention. With ``key_weight="degree"`` that takes in how popular an artist is.
+# `recommend` ranks artists by attention. With ``key_weight="degree"``, attention accounts for their popularity.
 n_items = 50
 model = AttentionEmbedding(
     64, affinity="bipartite", walk_length=2, key_weight="degree", temperature=0.2, tol=1e-3, random_state=0
@@ -91,9 +92,9 @@ for name, score in scores.items():
 # %%
 # Recall, and how popular the recommendations are
 # -----------------------------------------------
-# On the generated listeners an SVD with as many components as there are genres is as good; nobody tells how many that
-# are where listeners are real. None of the methods recommends rare artists as often as users turn to them; the
-# embedding reaches farthest.
+# On the generated listeners, an SVD with as many components as there are genres is as good, but with real listeners
+# that number is unknown. None of the methods recommends rare artists as often as users listen to them; the embedding
+# comes closest.
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 has_any = wanted.sum(axis=1) > 0
 rank = np.argsort(np.argsort(-popularity, kind="stable"))
@@ -101,7 +102,7 @@ among = np.arange(1, len(rank) + 1)
 
 
 def plot_popularity(weights, **style):
-    """Share of the artists meant that is among the so many most popular."""
+    """Plot the share of the given artists that is among the k most popular, for all k."""
     counts = np.bincount(rank, weights, minlength=len(rank))
     right.plot(among, counts.cumsum() / counts.sum(), **style)
 
@@ -112,10 +113,10 @@ for name, items in found.items():
     left.plot(np.arange(1, n_items + 1), recall.mean(axis=0), linestyle=style_of[name], label=name)
     print(f"recall@20 {recall[:, 19].mean():.3f} +- {recall[:, 19].std() / len(recall) ** 0.5:.3f}  {name}")
     plot_popularity(np.bincount(items[:, :20].ravel(), minlength=len(rank)), linestyle=style_of[name])
-plot_popularity(wanted.sum(axis=0), label="what users turn to", color="k", linewidth=1)
-left.set(xlabel="recommendations for each user", ylabel="recall", title="held-out artists found, new users", ylim=0)
-right.set(xscale="log", xlabel="so many most popular artists", ylabel="their share of recommendations", ylim=(0, 1.02))
-right.set_title("popular or not: the twenty best")
+plot_popularity(wanted.sum(axis=0), label="held-out artists", color="k", linewidth=1)
+left.set(xlabel="recommendations for each user", ylabel="recall", title="held-out artists found for new users", ylim=0)
+right.set(xscale="log", xlabel="number of most popular artists", ylabel="their share of recommendations", ylim=(0, 1.02))
+right.set_title("popularity of the twenty best")
 left.legend(loc="upper left")
 right.legend(loc="lower right")
 plt.show()

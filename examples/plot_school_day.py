@@ -3,16 +3,17 @@
 A day at school
 ===============
 
-Who is near whom at school, minute by minute: pupils in their classes, in the yard, at lunch. Each pupil gets a vector
-for the day and one for each twenty minutes of it.
+Contacts at school are recorded minute by minute: in the classes, in the yard and at lunch. Each pupil gets a vector for
+the whole day and one for each twenty minutes.
 """
 
 # %%
 # Contacts
 # --------
-# Measured ones, if the environment variable ATTNEMBED_DATA names a folder with ``loaders.py``; otherwise they are
-# generated: ten classes, each with a teacher. In breaks the younger and the older classes have a yard each; at lunch
-# half of every class goes to one of two sittings, for younger and older, and half stays in its room.
+# The contacts are measured ones, if the environment variable ATTNEMBED_DATA names a folder with ``loaders.py``.
+# Otherwise they are generated for ten classes, each with a teacher. In breaks, the younger and the older classes use
+# different yards. At lunch, half of every class joins one of two sittings, for younger and older classes, and half
+# stays in its room.
 import importlib.util
 import os
 from pathlib import Path
@@ -30,7 +31,7 @@ from sklearn_attnembed.affinity import random_walk, temporal
 
 
 def load_contacts(folder):
-    """Time of day in hours and both ends of the contacts of one day, and the class of each person."""
+    """Return time of day in hours and both persons of the contacts of one day, and the class of each person."""
     spec = importlib.util.spec_from_file_location("loaders", Path(folder) / "loaders.py")
     loaders = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaders)
@@ -40,7 +41,7 @@ def load_contacts(folder):
 
 
 def make_contacts(n_contacts=40_000, seed=0):
-    """The same of a generated day: ten rooms of 24 people, the first of each a teacher."""
+    """Generate the same for ten rooms of 24 people, of whom the first is a teacher."""
     rng = np.random.default_rng(seed)
     room = np.arange(240) // 24
     yard = (room >= 6).astype(int)
@@ -51,7 +52,7 @@ def make_contacts(n_contacts=40_000, seed=0):
     first, chance = rng.choice(240, n_contacts, p=rng.dirichlet(np.full(240, 3.0))), rng.random(n_contacts)
 
     def meet(place):
-        """Someone at the same place, at random."""
+        """Return a random person at the same place."""
         size = np.bincount(place)
         rank = (np.cumsum(size) - size)[place[first]] + (chance * size[place[first]]).astype(int)
         return np.argsort(place, kind="stable")[rank]
@@ -69,10 +70,10 @@ contacts = pd.DataFrame({"time": time, "i": i, "j": j})
 # %%
 # A vector for each person and slice of time
 # ------------------------------------------
-# `temporal` tells a person at one time from the same person at another, `by_node` joins the two again. The vectors of
-# the whole day fall into the classes of the pupils; teachers go with the class that they teach, and count as a class of
-# their own here, so agreement for all is less than for pupils alone. A graph of all contacts of the day, without their
-# times, finds them too, on measured contacts somewhat less well.
+# `temporal` distinguishes the same person at different times, and `by_node` averages over times. Clusters of the
+# vectors of the whole day agree with the classes of the pupils. Teachers are clustered with the class that they teach,
+# but count as a class of their own, so the agreement over all persons is lower than over pupils. A graph of all
+# contacts of the day, without their times, also finds the classes, slightly less well for the measured contacts.
 walk = temporal(contacts, width=1 / 3, advance=0.2)
 model = AttentionEmbedding(32, affinity="precomputed", temperature=0.3, tol=1e-3, random_state=0)
 vectors = model.fit_transform(walk.affinity)
@@ -80,7 +81,7 @@ graph, nodes = random_walk(contacts[["i", "j"]], return_nodes=True)
 
 
 def agreement(vectors, classes):
-    """NMI of clusters with classes, of those who have been there."""
+    """Return the NMI of clusters with classes, over the persons with contacts."""
     seen = vectors.any(axis=1)
     kmeans = KMeans(len(set(classes)), n_init=3, random_state=0).fit(vectors[seen])
     return normalized_mutual_info_score(classes[seen], kmeans.labels_)
@@ -98,10 +99,10 @@ for name, embedding, people in (
 # %%
 # Lesson, break, lunch
 # --------------------
-# `at` gives where everyone is in a slice; t-SNE brings it to two dimensions, with some jitter. Lines are contacts of
-# the slice, colours are classes, crosses teachers. In lessons people are with their class. In the break classes that
-# share a yard meet. At lunch classes fall apart, into those who eat with others of their age and the rest; after it
-# they are as before.
+# `at` returns the vectors of all persons in a slice of time, and t-SNE reduces them to two dimensions; some jitter is
+# added. Lines are contacts of the slice, colors are classes and crosses are teachers. In lessons, people are with their
+# class. In the break, classes that share a yard meet. At lunch, each class splits into those who eat with others of
+# their age and the rest. After lunch, people are with their class again.
 hours = (walk.edges[:-1] + walk.edges[1:]) / 2
 at = np.digitize(time, walk.edges[1:-1])
 inside = np.bincount(at, label[i] == label[j]) / np.bincount(at)
