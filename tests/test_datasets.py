@@ -1,4 +1,4 @@
-"""make_modular_sequences."""
+"""Generators of data sets."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_defaults():
 
 
 def test_first_numbers_are_free():
-    """All that can be chosen occur alike."""
+    """The first numbers are uniformly distributed."""
     x = make_modular_sequences(9000, 3, 2, random_state=0)
     counts = np.bincount(3 * x[:, 0] + x[:, 1], minlength=9)
     assert counts.min() > 900
@@ -48,7 +48,7 @@ def test_seed():
 
 
 def test_periods_are_those_of_linear_recurrences():
-    """x(t) = x(t - 1) + x(t - 2) mod 2 is Fibonacci's: period 3."""
+    """The Fibonacci sequence modulo 2, x(t) = x(t - 1) + x(t - 2), has period 3."""
     x = make_modular_sequences(20, 2, 2, 14, random_state=0)
     assert_array_equal(x[:, 3:], x[:, :-3])
 

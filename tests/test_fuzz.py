@@ -1,4 +1,4 @@
-"""A short run of the fuzzer of tests/fuzz: no crash, no hang, no violation."""
+"""A short run of the fuzzer in tests/fuzz, without crash, hang or violation."""
 
 import re
 import subprocess

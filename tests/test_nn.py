@@ -40,7 +40,7 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """Two wait for each other longer than they compute."""
+    """Run PyTorch on one thread: two would wait for each other longer than they compute."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,7 +56,7 @@ def close(actual, expected, atol=1e-9, rtol=1e-9):
 
 
 def definition(query, key, value, attn_mask=None, is_causal=False, scale=None, enable_gqa=False):
-    """All weights at once; zeros where a query may attend to nothing."""
+    """Compute expressive attention from all weights at once, with zeros for queries that may attend to no key."""
     if enable_gqa:
         key, value = (x.repeat_interleave(query.shape[-3] // key.shape[-3], -3) for x in (key, value))
     z = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
@@ -74,12 +74,12 @@ def boolean(*shape):
 
 
 def alibi(length, n_keys):
-    """One slope a head."""
+    """Return a mask with one slope for each head (ALiBi)."""
     distance = (torch.arange(length)[:, None] - torch.arange(n_keys)).abs().double()
     return -(0.5 ** torch.arange(3.0))[:, None, None] * distance
 
 
-# By name: leading dimensions of query, key and value, and settings for L queries and S keys.
+# For each case: leading dimensions of query, key and value, and settings for L queries and S keys.
 HEADS = ((2, 3),) * 3
 CASES = {
     "no batch": (((),) * 3, lambda L, S: {}),
@@ -114,7 +114,7 @@ ALL = pytest.mark.parametrize("name", CASES)
 
 
 def case(name, length=5, n_keys=7, **settings):
-    """Arguments of a case."""
+    """Return the arguments of a case."""
     leading, kwargs = CASES[name]
     sizes = ((length, 3), (n_keys, 3), (n_keys, 2))
     tensors = [randn(*lead, *size, **settings) for lead, size in zip(leading, sizes, strict=True)]
@@ -123,7 +123,7 @@ def case(name, length=5, n_keys=7, **settings):
 
 # expressive_attention ------------------------------------------------------------------------------------
 def test_signature_is_that_of_scaled_dot_product_attention():
-    """Which is a builtin; its documentation begins with its signature."""
+    """PyTorch's function is a builtin, whose documentation begins with its signature."""
     parameters = inspect.signature(expressive_attention).parameters.values()
     ours = ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)
     theirs = F.scaled_dot_product_attention.__doc__.split(")")[0].split("(")[1]
@@ -140,7 +140,7 @@ def test_attention_is_its_definition(name, length, n_keys):
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"mask 1-D", "float mask of another dtype"}))
 def test_shape_is_that_of_dot_product_attention(name):
-    """Which takes neither masks of one dimension nor those of another dtype."""
+    """PyTorch's function takes neither masks of one dimension nor masks of another dtype, so these are left out."""
     tensors, settings = case(name)
     expected = F.scaled_dot_product_attention(*tensors, **settings)
     assert expressive_attention(*tensors, **settings).shape == expected.shape
@@ -149,7 +149,7 @@ def test_shape_is_that_of_dot_product_attention(name):
 @ALL
 @pytest.mark.parametrize(("length", "n_keys"), [(40, 37), (37, 40)])
 def test_blocks_are_one(monkeypatch, name, length, n_keys):
-    """Outputs and gradients, with blocks of a few queries, of some and of all heads, and with one block."""
+    """Outputs and gradients do not depend on the size of the blocks of queries and heads."""
     tensors, settings = case(name, length, n_keys, requires_grad=True)
     results = []
     for block in (1, 18 * n_keys, 2 * length * n_keys, 2**30):
@@ -196,7 +196,7 @@ def test_gradient_with_respect_to_one_of_three():
 
 @pytest.mark.parametrize("batched", [p for p in product([0, None], repeat=4) if 0 in p], ids=str)
 def test_vmap_and_func_grad(batched):
-    """Over any of query, key, value and mask; gradients of every sample."""
+    """vmap may run over any of query, key, value and mask, also to get the gradients of every sample."""
     query, key, value, mask = randn(2, 5, 3), randn(2, 7, 3), randn(2, 7, 2), boolean(2, 5, 7)
     given = [x if b == 0 else x[0] for x, b in zip((query, key, value, mask), batched, strict=True)]
     rows = [x if b == 0 else x[:1].expand_as(x) for x, b in zip((query, key, value, mask), batched, strict=True)]
@@ -211,7 +211,7 @@ def test_vmap_and_func_grad(batched):
 
 @pytest.mark.parametrize("batched", [p for p in product([0, None], repeat=3) if 0 in p], ids=str)
 def test_gradients_through_vmap(batched):
-    """From outside of it."""
+    """Gradients may be taken outside of vmap."""
     tensors = [randn(*[2][: b == 0], n, 3, requires_grad=True) for n, b in zip((5, 7, 7), batched, strict=True)]
     ours, plain = torch.vmap(expressive_attention, batched)(*tensors), definition(*tensors)
     close(torch.autograd.grad(ours.sin().sum(), tensors), torch.autograd.grad(plain.sin().sum(), tensors))
@@ -236,7 +236,7 @@ def test_dropout_is_right_in_the_mean():
 
 @ALL
 def test_nothing_is_dropped_with_a_tiny_probability(name):
-    """The way of dropout has the same numbers as that without."""
+    """The code path with dropout computes the same numbers as the one without."""
     tensors, settings = case(name)
     close(expressive_attention(*tensors, dropout_p=1e-12, **settings), definition(*tensors, **settings))
 
@@ -245,7 +245,7 @@ def test_nothing_is_dropped_with_a_tiny_probability(name):
 @pytest.mark.parametrize("dtype", [*HALF, torch.float32])
 @pytest.mark.parametrize("kind", [None, "causal", "boolean"])
 def test_stable_in_low_precision(size, dtype, kind):
-    """Output and gradients of half precision err by its rounding, of float32 no more than the plain form does."""
+    """Errors are those of rounding in half precision, and no larger than those of the plain formula in float32."""
     settings = {None: {}, "causal": {"is_causal": True}, "boolean": {"attn_mask": boolean(20, 30)}}[kind]
     tensors = [randn(2, n, 8, dtype=dtype) for n in (20, 30, 30)]
     results = []
@@ -309,7 +309,7 @@ def test_second_derivatives_of_tiny_scores_are_finite(size):
 
 @pytest.mark.parametrize("dtype", [*HALF, torch.float32, torch.float64])
 def test_query_without_any_score_attends_uniformly(dtype):
-    """To those keys that it may attend to, and in the proportions of a float mask."""
+    """It attends to the keys that it may attend to, in the proportions of a floating mask."""
     key, value = torch.eye(6, dtype=dtype)[:, :5], torch.arange(12, dtype=dtype).reshape(6, 2)
     query, key = torch.zeros(3, 6, dtype=dtype), F.pad(key, (0, 1))
     query[:, 5] = 1
@@ -350,7 +350,7 @@ def test_mask_counts_up_to_a_constant(offset):
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_autocast(dtype):
-    """Half precision comes out, of float32 and of half; as precise as without autocast."""
+    """The output is in half precision, and as precise as without autocast."""
     tensors, settings = case("float mask", dtype=torch.float32, requires_grad=True)
     halves = [tensor.to(dtype) for tensor in tensors]
     with torch.autocast("cpu", dtype):
@@ -363,7 +363,7 @@ def test_autocast(dtype):
 
 
 def test_autocast_leaves_float64_alone():
-    """As it does for dot-product attention."""
+    """PyTorch does so for dot-product attention."""
     tensors, _ = case("heads")
     with torch.autocast("cpu", torch.bfloat16):
         assert F.scaled_dot_product_attention(*tensors).dtype == torch.float64
@@ -387,7 +387,7 @@ def test_inputs_need_not_be_contiguous_and_are_not_modified(name):
 @pytest.mark.parametrize(("length", "n_keys", "batch"), [(0, 3, 2), (3, 0, 2), (0, 0, 2), (3, 3, 0)])
 @pytest.mark.parametrize("kind", [None, "causal", "boolean", "floating"])
 def test_nothing_to_do(length, n_keys, batch, kind):
-    """No queries, no keys, no batch: shapes as of dot-product attention, and zeros where there are no keys."""
+    """Without queries, keys or batch, shapes are those of dot-product attention, and outputs without keys are zero."""
     tensors = [randn(batch, n, 2, requires_grad=True) for n in (length, n_keys, n_keys)]
     settings = {
         None: {},
@@ -402,7 +402,7 @@ def test_nothing_to_do(length, n_keys, batch, kind):
 
 
 class Largest(TorchDispatchMode):
-    """Elements of the largest storage of a tensor that is made, those given apart."""
+    """Record the number of elements of the largest tensor created, apart from given ones."""
 
     def __init__(self, *given):
         super().__init__()
@@ -418,7 +418,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", [None, "causal", "boolean", "floating"])
 def test_no_matrix_of_all_scores(monkeypatch, kind):
-    """Forward and backward."""
+    """Neither the forward nor the backward pass creates a matrix of all scores."""
     n = 2048
     monkeypatch.setattr(nn, "_CPU_BLOCK", 2**16)
     tensors = [randn(n, 16, dtype=torch.float32, requires_grad=True) for _ in range(3)]
@@ -455,7 +455,7 @@ def test_attention_explains_bad_input(change, match):
 
 @pytest.mark.parametrize("shape", [(6,), (5, 6), (9, 7), (4, 7), (3, 5, 7), (5, 5, 7), (1, 2, 5, 7)])
 def test_mask_of_a_wrong_shape(shape):
-    """Too long a mask is no less wrong than a short one."""
+    """A mask that is too long is refused like one that is too short."""
     tensors, _ = case("batch")
     for mask in (boolean(*shape), randn(*shape)):
         with pytest.raises((ValueError, RuntimeError)):
@@ -484,7 +484,7 @@ def test_score_is_the_logarithm_of_the_weight():
 
 @pytest.mark.parametrize("dtype", [*HALF, torch.float32])
 def test_score_is_finite_in_every_precision(dtype):
-    """Also where squares leave its range: scores of 300 in float16."""
+    """This includes scores whose squares overflow, such as 300 in float16."""
     z = torch.tensor([0, 1e-3, 1, 300, 3e4 if dtype == torch.float16 else 1e15], dtype=dtype, requires_grad=True)
     log_weight = expressive_score(z, 0, 0, 0, 0)
     log_weight.sum().backward()
@@ -521,7 +521,7 @@ def test_flex_attention_is_the_same(kind):
 
 # squared_attention ---------------------------------------------------------------------------------------
 def quadratic(query, key, value, is_causal=False):
-    """Squared attention by its definition."""
+    """Compute squared attention by its definition."""
     weight = (query @ key.mT) ** 2
     if is_causal:
         weight = weight.tril()
@@ -550,7 +550,7 @@ def test_squared_attention_with_more_keys_than_queries():
 @pytest.mark.parametrize("dtype", HALF)
 @MODES
 def test_squared_attention_in_half_precision(dtype, is_causal):
-    """Under autocast too; the state is in float32."""
+    """This holds under autocast as well; the state is in float32."""
     tensors = [randn(100, 4, dtype=dtype) for _ in range(3)]
     expected = quadratic(*(tensor.double() for tensor in tensors), is_causal)
     output, state = squared_attention(*tensors, is_causal)
@@ -585,7 +585,7 @@ def test_state_does_not_grow():
 @MODES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_squared_attention_without_any_score_is_uniform(is_causal, dtype):
-    """Queries of zeros, and those orthogonal to all keys."""
+    """Queries of zeros, and queries orthogonal to all keys, attend uniformly."""
     key, value = randn(100, 4, dtype=dtype), randn(100, 3, dtype=dtype)
     key[:, 0] = 0
     query = torch.zeros(100, 4, dtype=dtype)
@@ -649,7 +649,7 @@ EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 def pair(**settings):
-    """PyTorch's module and ours with its parameters, 8 wide, 2 heads, float64."""
+    """Return PyTorch's module and ours with the same parameters, in float64, with 8 features and 2 heads."""
     torch.manual_seed(0)
     theirs = torch.nn.MultiheadAttention(8, 2, **settings, dtype=torch.float64)
     torch.manual_seed(0)
@@ -657,7 +657,7 @@ def pair(**settings):
 
 
 def written_out(module, query, key, value, attn_mask=None, key_padding_mask=None):
-    """Output (N, L, 8) and weights (N, 2, L, S) of inputs (N, L, 8): every sample and head on its own."""
+    """Compute output (N, L, 8) and weights (N, 2, L, S) by a loop over samples and heads."""
     if module.in_proj_weight is None:
         matrices = module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
     else:
@@ -691,7 +691,7 @@ def written_out(module, query, key, value, attn_mask=None, key_padding_mask=None
 
 
 def sequences(kind="plain", length=5, n_keys=6, n=3):
-    """Queries, keys, values, batch first."""
+    """Return queries, keys and values with the batch first."""
     settings = KINDS[kind]
     return randn(n, length, 8), randn(n, n_keys, settings.get("kdim", 8)), randn(n, n_keys, settings.get("vdim", 8))
 
@@ -723,7 +723,7 @@ def test_state_dict_goes_both_ways(kind):
 @EVERY_KIND
 @pytest.mark.parametrize("masks", ["none", "boolean", "floating", "mixed", "per head"])
 def test_module_is_its_definition(kind, masks):
-    """Output with and without weights, and the weights."""
+    """Outputs with and without weights, and the weights, are those of the definition."""
     _, module = pair(**KINDS[kind])
     with torch.no_grad():
         for parameter in module.parameters():
@@ -807,7 +807,7 @@ def test_hint_of_a_causal_mask_changes_nothing(kind, n_keys, padded):
 
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_sample_of_padding_only(need_weights):
-    """No NaN, in gradients neither; there is only the bias."""
+    """Outputs are those of the bias, and neither they nor gradients are NaN."""
     _, module = pair(batch_first=True)
     torch.nn.init.ones_(module.out_proj.bias)
     x = randn(2, 5, 8, requires_grad=True)
@@ -822,7 +822,7 @@ def test_sample_of_padding_only(need_weights):
 @pytest.mark.parametrize("need_weights", [False, True])
 @pytest.mark.parametrize("kind", ["further zeros", "both further"])
 def test_gradients_with_keys_of_zeros(kind, need_weights):
-    """In float32, where squares of tiny weights underflow."""
+    """In float32, squares of tiny weights underflow; gradients stay finite."""
     module = ExpressiveMultiheadAttention(8, 2, **KINDS[kind])
     x = torch.randn(5, 3, 8, requires_grad=True)
     module(x, x, x, need_weights=need_weights)[0].sum().backward()
@@ -849,7 +849,7 @@ def test_gradients_reach_all_parameters(kind):
 
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_dropout_of_the_module(need_weights):
-    """In training only."""
+    """Dropout acts in training only."""
     _, module = pair(dropout=0.5)
     inputs = [x.transpose(0, 1) for x in sequences()]
     assert not torch.equal(*(module(*inputs, need_weights=need_weights)[0] for _ in range(2)))
@@ -928,7 +928,7 @@ def encoder_layer(**settings):
 
 
 def in_every_mode(module, *inputs, **settings):
-    """Outputs in training, in evaluation and in evaluation without gradients, where PyTorch has a fast path."""
+    """Return outputs in training, in evaluation, and in evaluation without gradients, where PyTorch has a fast path."""
     yield module.train()(*inputs, **settings)
     yield module.eval()(*inputs, **settings)
     with torch.no_grad():
@@ -1040,7 +1040,7 @@ def test_batch_first_and_no_batch():
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_gradients_reach_all_parameters_through_time(bias):
-    """The last step alone depends on all of the past."""
+    """The loss is that of the last step, which depends on all earlier ones."""
     module, x = SquaredRecurrentAttention(8, 2, bias), torch.randn(5, 3, 8, requires_grad=True)
     _, state = module(x[:4])
     module(x[4:], state)[0].sin().sum().backward()

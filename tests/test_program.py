@@ -1,4 +1,4 @@
-"""The command line, the data generator, the package itself."""
+"""The command line, a data generator and the imports of the package."""
 
 import importlib.metadata
 import re
@@ -53,7 +53,7 @@ def test_embed_says_what_is_wrong_and_writes_nothing(source, tmp_path):
 
 
 def damaged(path):
-    """Files that are not what their names say."""
+    """Return files whose content does not match their names."""
     good = np.random.default_rng(0).random((30, 4))
     np.save(path / "good.npy", good)
     whole = (path / "good.npy").read_bytes()
@@ -132,7 +132,7 @@ def test_block_model():
 
 
 def test_import_brings_no_extra():
-    """Plotting, tables and deep learning are imported where used."""
+    """Matplotlib, pandas and PyTorch are imported where they are used."""
     code = "import sys, sklearn_attnembed; print(*({'matplotlib', 'torch', 'dask', 'gensim'} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""

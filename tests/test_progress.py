@@ -1,4 +1,4 @@
-"""What `verbose` prints: loss, displacement and the time left."""
+"""Lines that `verbose` prints, with loss, displacement and remaining time."""
 
 import re
 from types import SimpleNamespace
@@ -17,14 +17,14 @@ LINE = re.compile(
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock whose hands the test moves."""
+    """Return a clock that the test sets."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(_progress, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 
 def lines_of(clock, displacements, max_iter=100, tol=1e-2, pace=2.0):
-    """Lines of a fit whose iterations take `pace` seconds."""
+    """Return the lines of a fit whose iterations take `pace` seconds."""
     progress = Progress("Model", max_iter, tol)
     lines = []
     for iteration, displacement in enumerate(displacements):
@@ -34,7 +34,7 @@ def lines_of(clock, displacements, max_iter=100, tol=1e-2, pace=2.0):
 
 
 def left(line):
-    """Kind of bound, and seconds."""
+    """Return the kind of bound and the seconds."""
     units = {"s": 1, "min": 60, "h": 3600}
     return line[5], sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+) (\w+)", line[6]))
 

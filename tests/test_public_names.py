@@ -1,5 +1,4 @@
-"""Every public name has types, a docstring that numpydoc has nothing to say about, an example, and its place in the
-API reference."""
+"""Types, docstrings, examples and the API reference of every public name."""
 
 import ast
 import importlib
@@ -16,7 +15,7 @@ PACKAGE = Path(sklearn_attnembed.__file__).parent
 REFERENCE = Path(__file__).parents[1] / "doc" / "api.rst"
 MODULES = ["", ".affinity", ".metrics", ".datasets", ".inspection", ".nn"]
 
-# Checks of numpydoc that no docstring has to pass.
+# Checks of numpydoc that docstrings need not pass.
 EXCEPTIONS = {
     "GL01": "where the text begins is a matter of layout: here, behind the quotes",
     "GL02": "where the quotes end",
@@ -25,14 +24,14 @@ EXCEPTIONS = {
     "SS06": "a summary of two lines",
     "RT02": "a result has a name, as in scikit-learn: the description of it, and of others, can refer to it",
 }
-# Checks that a method or property, whose class has examples and names its relatives, does not have to pass.
+# Checks that methods and properties need not pass, because their class has examples and related names.
 OF_METHODS = {"SA01": "See Also", "EX01": "Examples"}
-# Classes of optional packages, which annotations have as strings.
+# Classes of optional packages, which annotations name by strings.
 FOR_CHECKERS = ["Axes", "BlockMask", "DataFrame"]
 
 
 def _public(module):
-    """The names in `__all__`, read without an import: that of nn needs the extra torch."""
+    """Return the names in `__all__` without importing the module, because nn needs the extra torch."""
     path = PACKAGE.joinpath(*module[1:].split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     for statement in ast.parse(path.read_text(encoding="utf8")).body:
@@ -56,7 +55,7 @@ def _is_ours(kind):
 
 
 def _members(public):
-    """Names and functions of the public methods and properties that a class has from this package."""
+    """Yield names and functions of the public methods and properties that a class has from this package."""
     for kind in inspect.getmro(public) if inspect.isclass(public) else ():
         for name, member in vars(kind).items() if _is_ours(kind) else ():
             if name.startswith("_"):
@@ -81,7 +80,7 @@ def _without_annotation(function):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_types(name):
-    """Every parameter and result is annotated, by names that exist."""
+    """Every parameter and result is annotated with names that exist."""
     public = _load(name)
     functions = dict(_members(public))
     if not inspect.isclass(public):
@@ -113,7 +112,7 @@ def test_example(name):
 
 
 def test_reference():
-    """The API page has every public name, and nothing else."""
+    """The API page lists every public name and nothing else."""
     there, module = [], ""
     for line in REFERENCE.read_text(encoding="utf8").splitlines():
         if directive := re.fullmatch(r"\.\. (?:current)?module:: ([\w.]+)", line):
@@ -124,5 +123,5 @@ def test_reference():
 
 
 def test_typed():
-    """Type checkers look at annotations only where this is."""
+    """Type checkers use the annotations of a package only if it has this file."""
     assert (PACKAGE / "py.typed").is_file()

@@ -1,4 +1,4 @@
-"""What the README claims about the repository is so."""
+"""Claims of the README about the repository."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""Graphs and tables whatever their nodes are called, recommendations, a null model of one's own."""
+"""Graphs and tables with labels of any kind, recommendations, and custom null models."""
 
 import copy
 import datetime
@@ -21,7 +21,7 @@ ODD = ["Ann", 7, (1, 2), frozenset("ab"), datetime.date(2020, 2, 2), 2.5]
 
 
 def table(*rows, columns=("from", "to", "weight")):
-    """A table of pairs; columns of objects, so that labels stay what they are."""
+    """Return a table of pairs, whose columns are of objects, so that labels keep their types."""
     width = len(rows[0]) if rows else 2
     frame = pd.DataFrame(
         {name: pd.Series([row[i] for row in rows], dtype=object) for i, name in enumerate(columns[:width])}
@@ -30,14 +30,14 @@ def table(*rows, columns=("from", "to", "weight")):
 
 
 def random_table(n=200, seed=0):
-    """Pairs of odd labels with weights, some of them repeated and some of a node with itself."""
+    """Return weighted pairs of labels of many types, some repeated and some of a node with itself."""
     rng = np.random.default_rng(seed)
     ends = rng.integers(len(ODD), size=(n, 2))
     return table(*[(ODD[i], ODD[j], rng.uniform()) for i, j in ends])
 
 
 def dense_walk(edges, nodes, directed):
-    """What `random_walk` makes of a table, by a loop."""
+    """Compute the result of `random_walk` for a table by a loop."""
     W = np.zeros((len(nodes), len(nodes)))
     for i, j, weight in edges.itertuples(index=False):
         W[nodes.index(i), nodes.index(j)] += weight
@@ -131,7 +131,7 @@ def test_nodes_give_the_order_and_those_without_edges():
 
 
 def test_nodes_returned_are_nodes_to_pass():
-    """Of every kind; in a table of one kind they are of that kind."""
+    """This holds for labels of every type; the labels of a table of one type have that type."""
     edges = random_table()
     walk, nodes = random_walk(edges, return_nodes=True)
     assert_array_equal(random_walk(edges, nodes=nodes).toarray(), walk.toarray())
@@ -176,7 +176,7 @@ def test_empty_table_is_an_empty_walk():
 
 
 def test_embeds_by_label():
-    """From edges with names to vectors in the order of the names."""
+    """Edges between names give vectors in the order of the names."""
     clique = [(f"{side}{i}", f"{side}{j}") for side in "lr" for i in range(8) for j in range(i)]
     walk, nodes = random_walk(table(*clique, ("l0", "r0")), return_nodes=True)
     vectors = AttentionEmbedding(4, affinity="precomputed", random_state=0).fit_transform(walk)
@@ -188,7 +188,7 @@ def test_embeds_by_label():
 # NetworkX ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["Graph", "DiGraph", "MultiGraph", "MultiDiGraph"])
 def test_walk_on_a_networkx_graph(kind):
-    """Its own direction, its own order; parallel edges add up, loops count once."""
+    """Direction and order are those of the graph; parallel edges are added, and self-loops count once."""
     networkx = pytest.importorskip("networkx")
     graph = getattr(networkx, kind)()
     graph.add_nodes_from(["lone", *ODD])
@@ -266,7 +266,7 @@ def test_meetings_without_weight_count_one_each():
 
 
 def test_labels_wanted_are_those_there_are():
-    """In their order, with empty rows and columns; meetings of others are left out."""
+    """Rows and columns are in the given order, some of them empty; pairs with other labels are dropped."""
     counts, rows, columns = bipartite(PLAYS, rows=["Bob", "Zoe", "Ann"], columns=["jazz", "blues"])
     assert_array_equal(counts.toarray(), [[0, 0], [0, 0], [0, 7]])
     assert rows.tolist() == ["Bob", "Zoe", "Ann"]
@@ -289,7 +289,7 @@ def test_empty_long_table():
 
 
 def test_new_users_of_known_items(counts):
-    """From names to vectors and back, without a matrix in between."""
+    """New users get recommendations by name from tables alone."""
     users, items = np.nonzero(counts)
     plays = pd.DataFrame({"user": users, "item": [f"i{j}" for j in items], "weight": counts[users, items]})
     known, _, columns = bipartite(plays[plays.user < 50])
@@ -317,7 +317,7 @@ def test_wide_table_is_embedded_as_it_is(counts):
 # Recommendations --------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def plays():
-    """A sparse table of 50 users by 30 items of two tastes; nobody has the last item."""
+    """Return a sparse table of 50 users of two groups by 30 items, of which nobody has the last."""
     rng = np.random.default_rng(1)
     taste = np.kron(np.eye(2), np.ones((25, 15)))
     X = rng.poisson(0.05 + 0.6 * taste * rng.uniform(0.3, 1.5, 30)).astype(float)
@@ -334,7 +334,7 @@ def recommender(**params):
 
 
 def brute_force(model, X, exclude_known):
-    """Log attention of every column, -inf for what is not to be recommended."""
+    """Compute the log attention of every column, -inf for items that must not be recommended."""
     with np.errstate(divide="ignore"):
         scores = np.log(model.key_weight_) + model.transform(X) @ model.key_embedding_.T / model.temperature
     scores[(X > 0) & exclude_known] = -np.inf
@@ -349,7 +349,7 @@ def brute_force(model, X, exclude_known):
     ids=str,
 )
 def test_recommends_what_is_attended_to_most(params, exclude_known, form, plays):
-    """Of users fitted and not fitted."""
+    """This holds for users of the training data and for new users."""
     model = recommender(**params).fit(form(plays[:40]))
     items, scores = model.recommend(form(plays), 30, exclude_known=exclude_known)
     expected = brute_force(model, plays, exclude_known)
@@ -470,7 +470,7 @@ def test_null_model_of_ones_is_uniform(form, graph):
 @pytest.mark.parametrize("power", [0.5, 1.0])
 @pytest.mark.parametrize("params", [{}, {"walk_length": 3}, {"normalizer": "exact"}], ids=str)
 def test_null_model_of_degrees_is_by_degree(params, power, graph):
-    """Column sums, not row sums."""
+    """The degrees are column sums, not row sums."""
     X, _ = graph
     X = X @ sp.diags_array(np.linspace(1, 9, X.shape[0]))
     model = graph_embedding(null_model=X.sum(axis=0) ** power, **params).fit(X)

@@ -1,4 +1,4 @@
-"""Contacts in time against the transition matrix written out state by state."""
+"""Walks on contacts in time against a transition matrix computed state by state."""
 
 import datetime
 
@@ -15,14 +15,14 @@ from sklearn_attnembed.affinity import random_walk, temporal
 
 
 def random_contacts(n_contacts=60, n_nodes=7, seed=0):
-    """Columns time, i, j, weight; unsorted, some of a node with itself, the last node without any."""
+    """Return unsorted columns time, i, j and weight, with self-contacts and a node without contacts."""
     rng = np.random.default_rng(seed)
     i, j = rng.integers(n_nodes, size=(2, n_contacts))
     return np.column_stack([rng.integers(100, size=n_contacts), i, j, rng.integers(0, 4, n_contacts)]).astype(float)
 
 
 def frame(contacts, names=("time", "i", "j", "weight")):
-    """The same as a DataFrame, nodes with names."""
+    """Return the contacts as a DataFrame with names of nodes."""
     table = pd.DataFrame(np.asarray(contacts), columns=list(names[: len(contacts[0])]))
     for end in ("i", "j"):
         table[end] = [f"node {int(number)}" for number in table[end]]
@@ -30,7 +30,7 @@ def frame(contacts, names=("time", "i", "j", "weight")):
 
 
 def brute_force(contacts, slice_of, direction, directed, advance):
-    """States (node, slice) in order and their transition matrix."""
+    """Return the states (node, slice) in order and their transition matrix."""
     meetings, weight = {}, {}
     start = min(time for time, i, j, w in contacts if i != j and w > 0)
     for time, i, j, w in contacts:
@@ -60,7 +60,7 @@ def brute_force(contacts, slice_of, direction, directed, advance):
 
 
 def assert_same(walk, other):
-    """The same states and probabilities."""
+    """Assert that walks have the same states and probabilities."""
     assert_array_equal(walk.node, other.node)
     assert_array_equal(walk.slice, other.slice)
     assert_allclose(walk.affinity.toarray(), other.affinity.toarray(), atol=1e-15)
@@ -113,7 +113,7 @@ def test_walk_by_hand():
 @pytest.mark.parametrize("directed", [False, True])
 @pytest.mark.parametrize("direction", ["both", "forward", "backward"])
 def test_rows_sum_to_one(direction, directed):
-    """Or to zero, where a directed contact leads nowhere."""
+    """With directed contacts, rows of states without outgoing transitions sum to zero."""
     walk = temporal(random_contacts(), width=10, direction=direction, directed=directed)
     total = walk.affinity.sum(axis=1)
     assert_allclose(total[total > 0], 1)
@@ -123,7 +123,7 @@ def test_rows_sum_to_one(direction, directed):
 
 @pytest.mark.parametrize("directed", [False, True])
 def test_forward_walks_never_lead_to_an_earlier_slice(directed):
-    """Nor do their powers; backward ones never to a later."""
+    """Their powers do not either, and backward walks never lead to a later slice."""
     for direction, sign in (("forward", 1), ("backward", -1)):
         walk = temporal(random_contacts(300), n_slices=9, direction=direction, directed=directed)
         power = walk.affinity
@@ -168,7 +168,7 @@ def test_shifted_and_stretched_time_does_not_matter():
     "form", [np.asarray, np.ndarray.tolist, lambda rows: frame(rows)[["weight", "j", "time", "i"]]]
 )
 def test_forms_of_contacts(form):
-    """Numbers or names, in order of first appearance; columns by name if they have these names."""
+    """Nodes are in order of first appearance, and columns are found by name if they have the expected names."""
     contacts = random_contacts()
     walk, expected = temporal(form(contacts), width=10), temporal(contacts, width=10)
     assert_allclose(walk.affinity.toarray(), expected.affinity.toarray())
@@ -199,7 +199,7 @@ def test_dates(unit, width):
 
 
 def test_dates_of_strings_objects_and_time_zones():
-    """Even over the change to summer time."""
+    """This includes the change to daylight saving time."""
     contacts = random_contacts()
     dates = frame(contacts)
     stamps = pd.Timestamp("2020-03-29") + pd.to_timedelta(contacts[:, 0] * 120, unit="s")
@@ -235,7 +235,7 @@ def test_long_gaps_cost_nothing(params):
 
 
 def test_contacts_on_the_edge_of_slices():
-    """A slice holds its begin and not its end, but for the last of `n_slices`."""
+    """A slice contains its start but not its end, except for the last of `n_slices`."""
     contacts = [[time, 0, 1] for time in (0, 10, 20, 30)]
     assert_array_equal(temporal(contacts, width=10).slice[:4], [0, 1, 2, 3])
     assert_array_equal(temporal(contacts, n_slices=3).slice[:3], [0, 1, 2])
@@ -253,7 +253,7 @@ def test_contacts_with_oneself_or_of_no_weight_are_left_out():
 
 
 def test_labels_are_those_given_in_their_order():
-    """Renaming or reordering nodes permutes the states."""
+    """Renaming or reordering the nodes permutes the states."""
     contacts = frame(random_contacts())
     walk = temporal(contacts, width=10)
     order = ["never", *walk.nodes[::-1]]
@@ -281,7 +281,7 @@ def test_contacts_are_not_modified():
 # Vectors ----------------------------------------------------------------------------------------------------
 @pytest.fixture
 def small():
-    """States (a, 0), (a, 2), (b, 0), (c, 0), (c, 2) and a node without any, and a vector for each."""
+    """Return a walk with states (a, 0), (a, 2), (b, 0), (c, 0), (c, 2), a node without states, and vectors."""
     walk = temporal([[0, 0, 1], [5, 1, 2], [20, 0, 2]], width=10, nodes=[0, 1, 2, 3])
     return walk, np.array([[1, 0], [3, 0], [0, 1], [5, 5], [0, 0]], float)
 
@@ -309,7 +309,7 @@ def test_at_of_who_had_no_contact_yet_is_zero():
 
 
 def test_time_alone_tells_groups_apart():
-    """Two groups meet the same persons, one in the morning, one in the afternoon; never each other."""
+    """Two groups that never meet have contact with the same persons, one in the morning, one in the afternoon."""
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 12)
     contacts = np.array(

@@ -1,4 +1,4 @@
-"""Words: co-occurrences against a double loop, word vectors, files in word2vec's format."""
+"""Co-occurrences against a double loop, word vectors, and files in the format of word2vec."""
 
 import copy
 import pickle
@@ -31,7 +31,7 @@ WINDOW_WEIGHTS = {
 
 
 def random_documents(n_documents=60, n_words=25, seed=0):
-    """Token lists of 0 to 19 words, some words much more frequent than others."""
+    """Return token lists of 0 to 19 words, some of which are much more frequent than others."""
     rng = np.random.default_rng(seed)
     p = 1 / np.arange(1, n_words + 1)
     names = [f"w{i}" for i in range(n_words)]
@@ -39,7 +39,7 @@ def random_documents(n_documents=60, n_words=25, seed=0):
 
 
 def naive(documents, window, window_weight, min_count):
-    """What `cooccurrence` counts, by a double loop: counts, vocabulary, occurrences."""
+    """Compute co-occurrences, vocabulary and numbers of occurrences by a double loop."""
     occurrences = Counter(word for document in documents for word in document)  # ties by first appearance
     kept = {word: count for word, count in occurrences.most_common() if count >= min_count}
     row = {word: i for i, word in enumerate(kept)}
@@ -54,7 +54,7 @@ def naive(documents, window, window_weight, min_count):
 
 
 def assert_same(result, expected):
-    """The same bits, in whatever order within a row."""
+    """Assert that matrices have identical entries, in any order within a row."""
     one, other = result.affinity.sorted_indices(), expected.affinity.sorted_indices()
     for name in ("indptr", "indices", "data"):
         assert_array_equal(getattr(one, name), getattr(other, name))
@@ -194,7 +194,7 @@ def test_analyzers(analyzer, words):
 
 
 def test_a_callable_is_given_every_document():
-    """Token lists too, and what is neither a string nor iterable."""
+    """This includes token lists and objects that are neither strings nor iterable."""
     documents = random_documents()
     result = cooccurrence(range(len(documents)), analyzer=documents.__getitem__)
     assert_same(result, cooccurrence(documents))
@@ -211,7 +211,7 @@ def test_documents_are_not_modified():
 # Pieces, files, threads ------------------------------------------------------------------------------------
 @pytest.fixture
 def in_pieces(monkeypatch):
-    """Count a few words at a time, through a file; what was called is noted down."""
+    """Count a few words at a time, with a temporary file, and record the calls."""
     called = []
 
     def noting(owner, name):
@@ -231,7 +231,7 @@ def in_pieces(monkeypatch):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_pieces_change_nothing(chunk, n_jobs, in_pieces):
-    """Windows reach over as many pieces as they are long; whole counts, so sums are exact in any order."""
+    """Windows extend over several pieces; counts are whole numbers, so sums are exact in any order."""
     documents = random_documents()
     whole = cooccurrence(documents, 5)
     called = in_pieces(chunk)
@@ -248,7 +248,7 @@ def test_rare_words_may_fill_whole_pieces(in_pieces):
 
 
 def test_threads_change_no_bit(in_pieces):
-    """Where sums round."""
+    """The sums are rounded here, so their order matters."""
     in_pieces(16)
     one, two = (cooccurrence(random_documents(), 7, window_weight="harmonic", n_jobs=n_jobs) for n_jobs in (1, 2))
     assert_same(one, two)
@@ -261,7 +261,7 @@ TOPICS = np.array([[f"{name}{i}" for i in range(N_OWN)] for name in ("sea", "law
 
 @pytest.fixture(scope="module")
 def corpus():
-    """300 texts, each of one topic and some words of none, and the topics."""
+    """Return 300 texts, each with words of one topic and some words of none, and the topics."""
     rng = np.random.default_rng(0)
     y = np.arange(300) % N_TOPICS
     common = np.array([f"any{i}" for i in range(8)])
@@ -304,7 +304,7 @@ def test_attributes(model, corpus):
 
 
 def test_documents_are_mean_vectors_of_known_words(model):
-    """Every occurrence counts, words that are not known do not."""
+    """Every occurrence of a known word counts, and unknown words are ignored."""
     a, b = (model.embedding_[model.vocabulary_[word]] for word in ("sea0", "tea3"))
     expected = [(2 * a + b) / 3, b]
     for documents in (["sea0 sea0 never tea3", "TEA3"], [["sea0", "tea3", "never", "sea0"], ("tea3",)]):
@@ -333,7 +333,7 @@ def test_fit_transform_is_fit_then_transform(corpus):
 
 
 def test_fit_transform_of_a_generator_is_that_of_a_list(corpus):
-    """Or an error, but not nothing."""
+    """A generator is read into a list; it is not silently empty in the second pass."""
     texts, _ = corpus
     try:
         out = vectors().fit_transform(iter(texts))
@@ -466,7 +466,7 @@ def test_analyzer_set_after_fit_waits_for_the_next(model):
 
 
 def test_memory_does_not_depend_on_the_window(monkeypatch):
-    """Places are counted a few at a time, which changes nothing."""
+    """Places are counted a few at a time, and the result is the same."""
     documents = random_documents(400, seed=3)
     expected = cooccurrence(documents, 19, window_weight="harmonic", min_count=1)
     monkeypatch.setattr(_words, "_PAIRS", 19 * 7)
@@ -506,7 +506,7 @@ def test_not_fitted(call):
 # Similar words ----------------------------------------------------------------------------------------------
 @pytest.fixture
 def compass():
-    """Words with vectors that can be told by hand."""
+    """Return a model whose vectors give cosines that can be computed by hand."""
     model = AttentionWordVectors(2)
     model.vocabulary_ = {"east": 0, "north": 1, "west": 2, "far east": 3, "northeast": 4, "nowhere": 5}
     model.embedding_ = np.array([[1, 0], [0, 1], [-1, 0], [5, 0.5], [1, 1], [0, 0]], np.float32)
@@ -638,7 +638,7 @@ def test_malformed_file_is_named(name, tmp_path):
 
 @pytest.mark.parametrize("word", ["two words", "tab\t", "\n", "", "no-break\xa0space", 7, ("a", "b")], ids=repr)
 def test_words_that_the_format_cannot_hold(word, tmp_path):
-    """Nothing is written, and what was there stays."""
+    """Nothing is written, and an existing file stays."""
     (tmp_path / "v.txt").write_text("before")
     model = AttentionWordVectors(1)
     model.vocabulary_, model.embedding_ = {"fine": 0, word: 1}, np.ones((2, 1), np.float32)
@@ -650,7 +650,7 @@ def test_words_that_the_format_cannot_hold(word, tmp_path):
 
 
 def test_interrupted_save_leaves_the_file_as_it_was(tmp_path):
-    """Here by a word that is not Unicode."""
+    """A word that cannot be encoded interrupts the writing."""
     (tmp_path / "v.txt").write_text("before")
     model = AttentionWordVectors(1)
     model.vocabulary_, model.embedding_ = {"fine": 0, "\ud800": 1}, np.ones((2, 1), np.float32)
@@ -751,7 +751,7 @@ def test_words_that_cannot_be_in_a_vocabulary(word):
 
 @pytest.mark.parametrize("window_weight", WINDOW_WEIGHTS)
 def test_windows_beyond_any_memory(window_weight):
-    """Only as far as there are words does a window reach."""
+    """The window is bounded by the number of words."""
     texts, params = [["a", "b", "c", "a"], ["c", "a"]], {"window_weight": window_weight, "min_count": 1}
     found = cooccurrence(texts, 10**30, **params).affinity.toarray()
     assert_allclose(found, cooccurrence(texts, 10**6, **params).affinity.toarray(), rtol=1e-5)

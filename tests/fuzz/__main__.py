@@ -1,7 +1,7 @@
-"""Throw many small inputs at the public surface, and say what came of them.
+"""Call the public interface with many small random inputs and report the outcomes.
 
-``python tests/fuzz --inputs 20000 --seed 0`` runs inputs 0 to 19,999 of seed 0, in a process that is watched: a crash
-or a hang is told with its input, and the run goes on. ``--start 5000`` goes on from there; ``--only 123`` runs one.
+``python tests/fuzz --inputs 20000 --seed 0`` runs inputs 0 to 19,999 of seed 0, in another process: a crash or
+a hang is reported with its input, and the run continues. ``--start 5000`` starts there; ``--only 123`` runs one input.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Seconds of an input: of the processor, beyond which it is a violation, and of the clock, beyond which it is ended.
-# And of the clock, for the imports before the first.
+# Limits of an input in seconds: of processor time, beyond which it is a violation, and of wall time, beyond which it is
+# stopped. The last is the limit of wall time for the imports before the first input.
 SLOW, HANGS, STARTS = 5, 30, 300
 KINDS = ("result", "ValueError", "TypeError", "warning", "VIOLATION")
 
 
 def run_one(seed, number, announce=print):
-    """Outcome of an input: subject, kind, message and what the input was."""
+    """Return the outcome of an input: subject, kind, message and a description of the input."""
     import numpy as np
     from outcome import Refused, Violation, Watch
     from subjects import SUBJECTS
@@ -52,7 +52,7 @@ def run_one(seed, number, announce=print):
 
 
 def work(seed, start, stop):
-    """Run inputs; each is announced before a call, and its outcome written after."""
+    """Run inputs. Each is announced before the call, and its outcome is written afterwards."""
     faulthandler.enable()
     importlib.import_module("subjects")
     print(json.dumps([start, "the start"]), flush=True)
@@ -62,7 +62,7 @@ def work(seed, start, stop):
 
 
 def watched(seed, start, stop):
-    """Outcomes of inputs that are run in another process, which may die or hang and is then started anew."""
+    """Yield the outcomes of inputs run in another process, which is restarted if it crashes or hangs."""
     while start < stop:
         command = [
             sys.executable,
@@ -103,7 +103,7 @@ def read(stream, lines):
 
 
 def report(seed, outcomes):
-    """Print a table of outcomes, and each kind of violation with the first input that shows it; return how many."""
+    """Print a table of outcomes and the first input of each kind of violation; return the number of violations."""
     table, violations = defaultdict(Counter), defaultdict(list)
     for number, part, kind, message, note in outcomes:
         table[part][kind] += 1
@@ -123,7 +123,7 @@ def report(seed, outcomes):
 
 
 def main():
-    """Run the inputs asked for; fail where there is a violation."""
+    """Run the inputs of the command line; exit with an error if there is a violation."""
     parser = argparse.ArgumentParser(prog="python tests/fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=300, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of all inputs")

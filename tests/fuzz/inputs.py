@@ -1,4 +1,4 @@
-"""What to feed in: matrices of any shape, content, kind of storage and defect; parameters right, absurd and wrong."""
+"""Random inputs: matrices of any shape, content, storage and defect, and parameters valid, extreme and invalid."""
 
 import tempfile
 import warnings
@@ -13,33 +13,33 @@ SIZES = (2, 3, 5, 8, 13, 24, 40)
 
 
 def pick(rng, *values):
-    """One of the values."""
+    """Return one of the values."""
     return values[rng.integers(len(values))]
 
 
 def chance(rng, share):
-    """True so often."""
+    """Return True with this probability."""
     return rng.random() < share
 
 
 def size(rng):
-    """A number of rows: seldom none or one."""
+    """Return a number of rows, which is rarely zero or one."""
     return int(pick(rng, 0, 1)) if chance(rng, 0.04) else int(pick(rng, *SIZES))
 
 
 # Contents --------------------------------------------------------------------------------------------------
 def points(rng, n, d):
-    """Harmless points."""
+    """Return ordinary points."""
     return rng.standard_normal((n, d)) * pick(rng, 0.3, 1, 3)
 
 
 def counts(rng, n, d):
-    """Harmless counts, many of them zero."""
+    """Return ordinary counts, many of them zero."""
     return rng.poisson(pick(rng, 0.2, 1, 4), (n, d)).astype(np.float64)
 
 
 def graph(rng, n):
-    """An adjacency, directed or not, with weights or without."""
+    """Return an adjacency matrix, directed or not, weighted or not."""
     A = (rng.random((n, n)) < pick(rng, 0.1, 0.3, 1)) * pick(rng, np.ones((n, n)), rng.random((n, n)))
     return pick(rng, A, A + A.T)
 
@@ -62,7 +62,7 @@ EXTREMES = {
 
 
 def put(rng, A, value):
-    """A copy with one entry replaced."""
+    """Return a copy with one entry replaced."""
     A = A.copy()
     if A.size:
         A.flat[rng.integers(A.size)] = value
@@ -70,7 +70,7 @@ def put(rng, A, value):
 
 
 def extreme(rng, A, share=0.35):
-    """The content, often distorted; and how."""
+    """Return the content, often distorted, and a description."""
     if not chance(rng, share):
         return A, "usual"
     name = pick(rng, *EXTREMES)
@@ -117,7 +117,7 @@ WRONG = {
 
 
 def memory_map(A):
-    """On disk, read-only."""
+    """Return the array as a read-only memory map."""
     with tempfile.NamedTemporaryFile() as file:
         if not A.size:
             return A
@@ -126,7 +126,7 @@ def memory_map(A):
 
 
 def sparse(rng, A):
-    """In a sparse format, array or matrix, maybe untidy; and how."""
+    """Return the matrix in a sparse format, possibly not canonical, and a description."""
     form, kind = pick(rng, *FORMATS), pick(rng, "array", "matrix")
     with np.errstate(all="ignore"):
         A = A.astype(pick(rng, np.float64, np.float64, np.float32, np.int64, bool))
@@ -160,7 +160,7 @@ def sparse(rng, A):
 
 
 def broken(rng, A):
-    """A sparse matrix that lies about itself; and how. None of it may be read."""
+    """Return a sparse matrix with inconsistent arrays and a description. It must not be read."""
     X = getattr(sp, pick(rng, "csr_array", "csr_matrix", "csc_array"))(A + (A == 0))
     lie = pick(rng, "index out of range", "negative index", "falling pointers", "pointer beyond", "too few data")
     if lie == "index out of range":
@@ -177,7 +177,7 @@ def broken(rng, A):
 
 
 def store(rng, A, takes_sparse=True):
-    """A matrix in some form, the same as a plain float64 array or None where it is none, and how it is stored."""
+    """Return a matrix in some form, the same as a float64 array (None if invalid), and a description."""
     share = rng.random() if takes_sparse or chance(rng, 0.1) else 0.45 * rng.random()
     if share < 0.25:
         return A, A, "plain"
@@ -192,11 +192,11 @@ def store(rng, A, takes_sparse=True):
     if share < 0.53:
         return aslinearoperator(A), None, "operator"
     X, name = sparse(rng, A)
-    return X, X.astype(np.float64).toarray(), name  # entries at the same place are summed, of bool too
+    return X, X.astype(np.float64).toarray(), name  # duplicate entries are summed, also those of type bool
 
 
 def dense(rng, A):
-    """As a dense array, a frame or a list, in some order and dtype."""
+    """Return the matrix as a dense array, a DataFrame or a list, in some order and dtype."""
     name = pick(rng, *DENSE)
     if name == "broadcast" and not len(A):
         name = "C"
@@ -211,7 +211,7 @@ def dense(rng, A):
 
 # Parameters ------------------------------------------------------------------------------------------------
 def wrong(rng):
-    """What hardly any parameter takes."""
+    """Return a value that hardly any parameter accepts."""
     return pick(
         rng, None, "x", "", b"x", -1, 0, -0.5, 1.5, np.nan, np.inf, -np.inf, 2 + 1j, True, [], [1, 2], (), {}, object(),
         np.array([1.0, 2.0]), np.float32(1), np.int8(1), np.datetime64("2020-01-01"), int, np.array(1), "gaussian",
@@ -219,7 +219,7 @@ def wrong(rng):
 
 
 def parameters(rng, usual, absurd=None, share=0.3):
-    """Some of the parameters, each one of its usual values; now and then one is absurd or wrong; whether none is."""
+    """Return some parameters with usual values, rarely an extreme or invalid one, and whether all are usual."""
     chosen = {name: pick(rng, *values) for name, values in usual.items() if chance(rng, share)}
     kind = pick(rng, "usual", "usual", "usual", "usual", "usual", "absurd", "absurd", "wrong")
     if kind == "absurd" and absurd:

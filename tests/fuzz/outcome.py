@@ -1,4 +1,4 @@
-"""What a call may come to: a sound result, a refusal in words, a documented warning. All else is a violation."""
+"""Outcomes of a call: a valid result, an error that explains itself, a documented warning, or a violation."""
 
 import hashlib
 import linecache
@@ -18,7 +18,7 @@ import sklearn_attnembed
 HERE, OURS, THEIRS = (
     str(Path(file).resolve().parent) for file in (__file__, sklearn_attnembed.__file__, sklearn.__file__)
 )
-# Parts of scikit-learn that check what is given to them.
+# Modules of scikit-learn that validate inputs.
 CHECKS = (
     *(f"{THEIRS}/utils/{name}.py" for name in ("validation", "_param_validation", "metaestimators")),
     "sklearn/metrics/_dist_metrics.pyx",
@@ -28,15 +28,15 @@ WARNINGS = (UserWarning, ConvergenceWarning, DataConversionWarning)
 
 
 class Violation(AssertionError):
-    """What must not be."""
+    """Outcome that is not allowed."""
 
 
 class Refused(Exception):
-    """The input was refused, by an error of this kind, in words of ours or of scikit-learn's validation."""
+    """Error for an invalid input, with a message of this package or of scikit-learn's validation."""
 
 
 class Watch:
-    """Calls the package; says before what the input is, and remembers whether a documented warning came."""
+    """Caller of the package, which announces the input and records documented warnings."""
 
     def __init__(self, announce):
         self.announce, self.warned, self.note = announce, False, ""
@@ -63,13 +63,13 @@ class Watch:
 
 
 def expect(condition, message):
-    """Raise Violation unless the condition holds."""
+    """Raise Violation if the condition is false."""
     if not condition:
         raise Violation(message)
 
 
 def expect_close(here, there, tolerance, what):
-    """Two results are the same up to a tolerance, relative where they are large; infinities are where they are."""
+    """Raise Violation unless two results agree within a tolerance, relative for large values, with equal infinities."""
     here, there = (np.asarray(x.toarray() if sp.issparse(x) else x, np.float64) for x in (here, there))
     expect(here.shape == there.shape, f"{what}: shapes {here.shape} and {there.shape}")
     finite = np.isfinite(there)
@@ -81,7 +81,7 @@ def expect_close(here, there, tolerance, what):
 
 
 def check_error(error):
-    """Raise Violation unless the error is a ValueError or TypeError that says what is wrong with the input."""
+    """Raise Violation unless the error is a ValueError or TypeError that explains what is wrong with the input."""
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1]
     is_raised = linecache.getline(last.filename, last.lineno).strip().startswith("raise")
@@ -94,12 +94,12 @@ def check_error(error):
 
 
 def is_check(frame):
-    """Whether scikit-learn is about to check an input."""
+    """Return whether a frame is part of scikit-learn's validation."""
     return frame.filename in CHECKS or (frame.filename.startswith(THEIRS) and frame.name == "check_pairwise_arrays")
 
 
 def check_warning(warning):
-    """Raise Violation unless the warning is a documented one, told of the caller's line."""
+    """Raise Violation unless the warning is documented and points to the line of the caller."""
     message = " ".join(str(warning.message).split())[:120]
     place = Path(warning.filename)
     expect(
@@ -112,7 +112,7 @@ def check_warning(warning):
 
 
 def has_nan(value):
-    """Whether there is a NaN anywhere in a result."""
+    """Return whether a result contains a NaN."""
     if sp.issparse(value):
         value = value.tocoo().data
     if isinstance(value, pd.DataFrame):
@@ -128,7 +128,7 @@ def has_nan(value):
 
 
 def fingerprint(value):
-    """A hash of all that an argument holds: entries, indices, layout."""
+    """Return a hash of entries, indices and layout of an argument."""
     if isinstance(value, np.ndarray):
         content = repr(value.tolist()).encode() if value.dtype.kind == "O" else value.tobytes()
         return value.dtype, value.shape, value.strides, hashlib.sha1(content).hexdigest()

@@ -1,4 +1,4 @@
-"""The public surface, a function for each part of it: it makes an input, calls, and looks at what comes out."""
+"""Functions that each call a part of the public interface with a random input and check the result."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ LARGE = (10**6, 10**9, 10**12, 10**30)
 
 
 def subject(often=1):
-    """Enter a function into the list, to be run so often."""
+    """Register a function, to be run with this relative frequency."""
     return lambda function: SUBJECTS.extend([function] * often) or function
 
 
@@ -38,7 +38,7 @@ def inner(X, Y):
     if sp.issparse(X) or sp.issparse(Y):
         scores = X @ Y.T
         return np.maximum(scores.toarray() if sp.issparse(scores) else scores, 0)
-    return np.maximum(np.einsum("ij,kj->ik", X, Y), 0)  # X @ Y.T has other bits where Y is X
+    return np.maximum(np.einsum("ij,kj->ik", X, Y), 0)  # X @ Y.T is rounded differently if Y is X
 
 
 EMBEDDING = {
@@ -75,14 +75,14 @@ AFFINITIES = ("nearest_neighbors", "precomputed", "precomputed_nearest_neighbors
 
 
 def distances(rng, n):
-    """Distances of points to their nearest, zero where there is none."""
+    """Return distances of points to their nearest neighbors, and zero elsewhere."""
     P = points(rng, n, 2)
     D = np.sqrt(np.square(P[:, None] - P).sum(axis=2))
     return np.where(np.sort(D, axis=1)[:, min(n, 6) - 1 :][:, :1] >= D, D, 0) if n else D
 
 
 def relations(rng, affinity, n, d):
-    """Contents that suit an affinity."""
+    """Return a matrix that suits an affinity."""
     if affinity == "precomputed":
         return graph(rng, n)
     if affinity == "precomputed_nearest_neighbors":
@@ -91,7 +91,7 @@ def relations(rng, affinity, n, d):
 
 
 def embedder(rng, watch, share=0.35):
-    """A model that is not fitted, an input for it, the same as a plain array or None, and whether all is usual."""
+    """Return a model, an input, the same as an array or None, and whether all of it is usual."""
     affinity, n, d = pick(rng, *AFFINITIES), size(rng), int(pick(rng, 1, 2, 5, 8))
     A, what = extreme(rng, relations(rng, affinity, n, d), share)
     X, plain, how = store(rng, A)
@@ -102,7 +102,7 @@ def embedder(rng, watch, share=0.35):
 
 
 def check_vectors(vectors, isolated=None):
-    """Finite unit rows, zero where isolated."""
+    """Check that rows are finite and of unit norm, or zero if isolated."""
     expect(np.isfinite(vectors).all(), "vectors are not finite")
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     is_zero = norms == 0
@@ -112,13 +112,13 @@ def check_vectors(vectors, isolated=None):
 
 
 def tolerance(vectors):
-    """Of one row against many."""
+    """Return the tolerance for one row computed alone instead of with others."""
     return 1e-4 if vectors.dtype == np.float32 else 1e-6
 
 
 @subject(6)
 def embedding(rng, watch):
-    """A fit, and one thing done with the model."""
+    """Fit a model and call one of its methods."""
     model, X, _, _ = embedder(rng, watch)
     task = pick(rng, rows, likelihood, tables, recommendations, columns, copies, memory)
     watch.note += f", {task.__name__}"
@@ -136,7 +136,7 @@ def embedding(rng, watch):
 
 
 def queries_for(rng, model, X, n=None):
-    """New rows as wide as those of fit, plain and stored in some way."""
+    """Return new rows with as many columns as in fit, as an array and in some storage."""
     n, affinity = size(rng) if n is None else n, model.affinity
     if affinity in ("precomputed", "precomputed_nearest_neighbors"):
         A = counts(rng, n, model.n_features_in_)
@@ -146,7 +146,7 @@ def queries_for(rng, model, X, n=None):
 
 
 def rows(rng, watch, model, X):
-    """New rows together, alone, in another order; those of fit again."""
+    """Transform new rows together, one by one and in another order, and the training rows."""
     if not chance(rng, 0.1) and not np.isscalar(X):
         vectors = watch.call(model.transform, X)
         expect_close(vectors, model.embedding_, tolerance(vectors), "transform against embedding_")
@@ -163,10 +163,10 @@ def rows(rng, watch, model, X):
 
 
 def likelihood(rng, watch, model, X):
-    """Score, perplexity, attention."""
+    """Check score, perplexity and attention."""
     score = watch.call(model.score, X)
     expect(np.isfinite(score) and score <= tolerance(model.embedding_) * 1e-2, f"a log likelihood of {score}")
-    perplexity = watch.call(model.perplexity, X)  # infinite beyond the largest number
+    perplexity = watch.call(model.perplexity, X)  # infinite if it overflows
     expect_close(min(np.log(perplexity), 709), min(-score, 709), 1e-6, "perplexity against score")
     chosen = pick(rng, None, [0], [-1], [], slice(0, 2), np.array([True]), [99], "x", 1.5)
     scores = watch.call(model.attention_scores, rows=chosen)
@@ -175,12 +175,12 @@ def likelihood(rng, watch, model, X):
 
 
 def tables(rng, watch, model, X):
-    """What explain says."""
+    """Check the tables of the explain methods."""
     X = pick(rng, None, X)
     table = watch.call(model.explain, pick(rng, 0, 0, 1, -1, 99, 1.0, "x", True), X)
     expect(np.isclose(table["attention"].sum(), 1), "attention does not sum to one")
     total = table["target"].sum()
-    is_walk = 0 <= total <= 1.00001 and model.walk_length > 1  # may end at rows that lead nowhere
+    is_walk = 0 <= total <= 1.00001 and model.walk_length > 1  # walks may end at rows without affinity
     expect(is_walk or min(abs(total - 1), total) < 1e-5, "the target does not sum to one")
     table = watch.call(model.explain_rows, X, rows=pick(rng, None, [0], [], [99], [1.5], slice(0, 3)))
     expect(np.isfinite(table.to_numpy()).all(), "explain_rows is not finite")
@@ -191,7 +191,7 @@ def tables(rng, watch, model, X):
 
 
 def recommendations(rng, watch, model, X):
-    """Ranks of items."""
+    """Check recommendations."""
     Q = pick(rng, X, queries_for(rng, model, X)[0])
     is_known = pick(rng, True, False)
     items, scores = watch.call(model.recommend, Q, pick(rng, 1, 1, 2, 5, 10**9, 1.5, "x"), exclude_known=is_known)
@@ -202,14 +202,14 @@ def recommendations(rng, watch, model, X):
 
 
 def columns(rng, watch, model, X):
-    """New columns of a table."""
+    """Check vectors of new columns of a table."""
     n = len(model.embedding_)
     vectors = watch.call(model.transform_keys, store(rng, extreme(rng, counts(rng, n, size(rng)))[0])[0])
     check_vectors(vectors)
 
 
 def copies(rng, watch, model, X):
-    """Clones, threads, pickles and parameters set later change nothing."""
+    """Check that clones, threads, pickles and parameters set after fit change nothing."""
     if hasattr(X, "send") or isinstance(model.random_state, np.random.RandomState | None):
         return
     before = model.embedding_.tobytes()
@@ -229,7 +229,7 @@ def copies(rng, watch, model, X):
 
 
 def memory(rng, watch, model, X):
-    """What is said of memory."""
+    """Check estimates of memory."""
     n = pick(rng, 0, 1, 10, 10**9, -1, 1.5, "x", None)
     n_bytes = watch.call(model.estimate_memory, n, pick(rng, 0, 5, -1), pick(rng, np.float32, "float64", "x"))
     expect(n_bytes >= 0, f"{n_bytes} bytes")
@@ -237,7 +237,7 @@ def memory(rng, watch, model, X):
 
 @subject(2)
 def refit(rng, watch):
-    """A fit forgets the one before it, and one that is refused leaves it whole."""
+    """Check that a fit does not depend on an earlier one, and that a failed fit keeps the model."""
     model, A, _, _ = embedder(rng, watch, 0)
     before = watch.note
     other, B, _, _ = embedder(rng, watch)
@@ -259,14 +259,14 @@ def refit(rng, watch):
 
 @subject()
 def same_relations(rng, watch):
-    """The same affinities stored in another way, or with rows of another scale, have the same embedding."""
+    """Check that storage and scale of rows of the affinities do not change the embedding."""
     model, X, plain, is_usual = embedder(rng, watch, 0)
     model.set_params(temperature=1.0, max_iter=3, n_clusters=1, kernel="softmax", n_jobs=None)
     first = watch.call(model.fit, X).embedding_
     if not is_usual or (model.affinity == "precomputed_nearest_neighbors" and not sp.issparse(X)):
         return
     if np.ndim(plain) < 2 or min(plain.shape) < 2 or np.all(plain == plain[0]):
-        return  # of one key, or rows that are all the same, no vectors are better than others: rounding decides
+        return  # with one key, or equal rows, all vectors have the same loss, and rounding decides
     Y = plain if chance(rng, 0.7) and not sp.issparse(X) else sparse(rng, plain)[0]
     dtype = getattr(Y, "dtype", None)
     if (
@@ -279,7 +279,7 @@ def same_relations(rng, watch):
     elif sp.issparse(Y) and not np.array_equal(Y.toarray(), plain):
         return
     if model.affinity == "precomputed_nearest_neighbors" and X.nnz != Y.nnz:
-        return  # zeros that are stored are distances
+        return  # explicit zeros are distances
     second = watch.call(clone(model).fit, Y).embedding_
     limit = 1e-2 if np.float32 in (first.dtype, second.dtype, dtype) else 1e-6
     expect_close(first, second, limit, f"{type(X).__name__} against {type(Y).__name__}")
@@ -287,7 +287,7 @@ def same_relations(rng, watch):
 
 # NormalizerEstimator ---------------------------------------------------------------------------------------
 def lorentz(scores):
-    """A kernel of one's own."""
+    """Compute a custom kernel."""
     return 1 / (1 + np.square(np.minimum(np.abs(scores), 1e150)))
 
 
@@ -323,7 +323,7 @@ ABSURD_NORMALIZER = {
 
 
 def normalizer(rng, watch, share=0.35):
-    """A model that is not fitted, keys, the same as a plain array, weights, and whether all is usual."""
+    """Return a model, keys, the same as an array, weights, and whether all of it is usual."""
     n, d = size(rng), int(pick(rng, 1, 2, 5, 8))
     A, what = extreme(rng, points(rng, n, d), share)
     X, plain, how = store(rng, A, False)
@@ -336,7 +336,7 @@ def normalizer(rng, watch, share=0.35):
 
 @subject(3)
 def log_normalizers(rng, watch):
-    """Log Z of any method, by chunks or at once."""
+    """Check log Z of any method, fitted at once or in chunks."""
     model, X, plain, weight, _ = normalizer(rng, watch)
     n_chunks = pick(rng, 0, 1, 2)
     if n_chunks and hasattr(model, "partial_fit"):
@@ -369,7 +369,7 @@ def log_normalizers(rng, watch):
 
 @subject()
 def same_keys(rng, watch):
-    """Log Z of the same keys: in other storage, in chunks, in another order, rotated, twice; by another copy."""
+    """Check log Z of the same keys in other storage, chunks, order or rotation, duplicated, and by a copy."""
     model, X, plain, _, is_usual = normalizer(rng, watch, 0)
     model.set_params(n_clusters=1, n_heavy=0, method=pick(rng, "gaussian", "exact"), temperature=1.0)
     watch.call(model.fit, X)
@@ -401,7 +401,7 @@ def same_keys(rng, watch):
 
 @subject()
 def refit_keys(rng, watch):
-    """A fit of NormalizerEstimator or ExpressiveKernel forgets, and one that is refused leaves the model whole."""
+    """Check that a fit does not depend on an earlier one, and that a failed fit keeps the model."""
     make = pick(rng, normalizer, features)
     model, A, *_ = make(rng, watch, 0)
     before = watch.note
@@ -440,7 +440,7 @@ ABSURD_KERNEL = {
 
 
 def features(rng, watch, share=0.35):
-    """An ExpressiveKernel, rows, the same as a plain array, and whether all is usual."""
+    """Return an ExpressiveKernel, rows, the same as an array, and whether all of it is usual."""
     A, what = extreme(rng, points(rng, size(rng), int(pick(rng, 1, 2, 5))), share)
     X, plain, how = store(rng, A)
     params, is_usual = parameters(rng, KERNEL, ABSURD_KERNEL, 0.5)
@@ -451,7 +451,7 @@ def features(rng, watch, share=0.35):
 
 @subject()
 def kernel_features(rng, watch):
-    """Features of expressive attention."""
+    """Check features of expressive attention."""
     model, X, plain, is_usual = features(rng, watch)
     out = watch.call(watch.call(model.fit, X).transform, X)
     expect(out.shape[1] == len(model.get_feature_names_out()), f"features of shape {out.shape}")
@@ -468,7 +468,7 @@ def kernel_features(rng, watch):
 
 @subject()
 def kernel_matrix(rng, watch):
-    """Weights of pairs."""
+    """Check weights of pairs."""
     d = int(pick(rng, 1, 2, 5))
     X, Y = (store(rng, extreme(rng, points(rng, size(rng), d))[0])[0] for _ in range(2))
     temperature = pick(rng, 1.0, 0.02, *TEMPERATURES, wrong(rng))
@@ -489,7 +489,7 @@ ATTENTION = {
 
 @subject()
 def attention_over_values(rng, watch):
-    """Attention is a mean of values."""
+    """Check that attention is a mean of values."""
     d, n, m = int(pick(rng, 1, 2, 5)), size(rng), size(rng)
     contents = [extreme(rng, A, 0.15) for A in (points(rng, n, d), points(rng, m, d), points(rng, m, 2))]
     (Q, _, _), (K, _, _), (V, plain, _) = (
@@ -513,7 +513,7 @@ def attention_over_values(rng, watch):
 # Metrics and generators ------------------------------------------------------------------------------------
 @subject()
 def measures(rng, watch):
-    """Exact scores, their normalisers and cross entropy."""
+    """Check exact scores, their normalizers and cross entropy."""
     d, n, m = int(pick(rng, 1, 2, 5)), size(rng), size(rng)
     (Q, _q, _), (K, _k, _) = (store(rng, extreme(rng, points(rng, rows, d))[0], False) for rows in (n, m))
     kernel = pick(rng, "softmax", "squared", "expressive", lorentz, wrong(rng))
@@ -543,7 +543,7 @@ def measures(rng, watch):
 
 @subject()
 def generators(rng, watch):
-    """Data sets."""
+    """Check generators of data sets."""
     usual = {
         "n_samples": (2, 5, 40),
         "n_classes": (1, 2, 50),
@@ -571,7 +571,7 @@ LABELS = ("a", "b", "c", 1, 2.5, ("x", 1), np.nan, None, pd.NA, [1], "1", True)
 
 
 def labels(rng, n):
-    """Labels of nodes, some of them of no use."""
+    """Return labels of nodes, some of them invalid."""
     good, every = ("a", "b", "c", "d"), LABELS
     chosen = every if chance(rng, 0.2) else good
     column = np.empty(n, object)
@@ -580,13 +580,13 @@ def labels(rng, n):
 
 
 def weights(rng, n):
-    """Weights of edges."""
+    """Return weights of edges."""
     return extreme(rng, rng.random((n, 1)), 0.3)[0][:, 0]
 
 
 @subject()
 def walks(rng, watch):
-    """Random walks on matrices and tables of edges."""
+    """Check random walks on matrices and tables of edges."""
     n = size(rng)
     X, plain, how = store(rng, extreme(rng, graph(rng, n))[0])
     if chance(rng, 0.4):
@@ -607,7 +607,8 @@ def walks(rng, watch):
     sums = P.sum(axis=1)
     expect((P.data >= 0).all() and P.has_canonical_format, "negative or untidy")
     expect(np.all(np.isclose(sums, 1, atol=1e-5) | (sums == 0)), "rows do not sum to one")
-    if is_usual and plain is not None and np.isfinite(plain).all() and not isinstance(X, pd.DataFrame):  # of edges
+    is_table = isinstance(X, pd.DataFrame)  # of edges
+    if is_usual and plain is not None and np.isfinite(plain).all() and not is_table:
         expect_close(
             P, watch.call(random_walk, plain, **params), 1e-3 if P.dtype == np.float32 else 1e-12, "other storage"
         )
@@ -615,7 +616,7 @@ def walks(rng, watch):
 
 @subject()
 def tables_of_pairs(rng, watch):
-    """Counts from long tables."""
+    """Check counts from long tables."""
     n = size(rng)
     table = pd.DataFrame({"user": labels(rng, n), "item": labels(rng, n), "weight": weights(rng, n)})
     table = pick(
@@ -632,7 +633,7 @@ def tables_of_pairs(rng, watch):
 
 @subject()
 def contacts(rng, watch):
-    """Walks in time."""
+    """Check walks on contacts in time."""
     n = size(rng)
     time = extreme(rng, rng.random((n, 1)))[0][:, 0]
     with np.errstate(invalid="ignore"):
@@ -671,7 +672,7 @@ def contacts(rng, watch):
 
 @subject()
 def neighbors(rng, watch):
-    """Affinities of nearest neighbours."""
+    """Check affinities of nearest neighbors."""
     n = size(rng)
     A, what = extreme(rng, distances(rng, n))
     X, how = sparse(rng, A) if chance(rng, 0.8) else store(rng, A)[::2]
@@ -712,7 +713,7 @@ DOCUMENTS = (
 
 
 def cut(document):
-    """An analyzer of one's own, for documents of any kind."""
+    """Return words of documents of any type, a custom analyzer."""
     return str(document).split()
 
 
@@ -734,7 +735,7 @@ ABSURD_TEXTS = {
 
 
 def documents(rng):
-    """Texts, mostly harmless."""
+    """Return texts, mostly valid."""
     bad = (None, 1, 1.5, np.nan, {"a": 1}, [[1]], [np.nan])
     chosen = DOCUMENTS[:5] + (bad if chance(rng, 0.15) else DOCUMENTS[5:] if chance(rng, 0.3) else ())
     texts = [pick(rng, *chosen) for _ in range(size(rng))]
@@ -745,7 +746,7 @@ def documents(rng):
 
 @subject()
 def words(rng, watch):
-    """Vectors of words and of documents."""
+    """Check vectors of words and of documents."""
     params, _ = parameters(rng, TEXTS, ABSURD_TEXTS)
     params = {"min_count": 1, **params}
     if chance(rng, 0.4):
