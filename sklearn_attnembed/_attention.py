@@ -1,5 +1,7 @@
 """Attention over values, exact in bounded memory or approximate in linear time."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, Literal, overload

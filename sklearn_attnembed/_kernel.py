@@ -1,5 +1,7 @@
 """Expressive attention as a transformer and as a kernel."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from numbers import Integral, Real

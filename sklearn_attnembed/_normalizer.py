@@ -1,5 +1,7 @@
 """NormalizerEstimator: log Z of any queries against any keys."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
 from typing import Any, Literal, Self, overload
 
@@ -340,7 +342,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     @available_if(_can_forget)
     @whole_or_as_before(anew=False)
-    def merge(self, other: "NormalizerEstimator") -> Self:
+    def merge(self, other: NormalizerEstimator) -> Self:
         """Take in the keys of another estimator, so that shards can be fitted apart.
 
         Parameters

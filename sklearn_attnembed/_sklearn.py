@@ -1,4 +1,4 @@
-"""What we share with scikit-learn: the only module that touches its private or experimental names."""
+"""The package's link to scikit-learn and SciPy: the only module that uses their private or experimental names."""
 
 import os
 import pickle
@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from numbers import Number
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,20 +17,58 @@ from sklearn.base import BaseEstimator as _BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.metrics.pairwise import check_pairwise_arrays as _check_pairwise_arrays
-from sklearn.utils import _safe_indexing
 from sklearn.utils import check_array as _check_array
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples
 from sklearn.utils.validation import validate_data as _validate_data
 
 from ._core.parallel import block_runner
 from ._typing import Float64, Integers, Vectors
 from ._version import __version__
 
-if TYPE_CHECKING:  # scikit-learn has no types, and what its decorators are put on would lose its own
+# Versions of scikit-learn whose private names are known to be there, and to mean what they should.
+_TESTED = "1.8 and 1.9"
+
+
+def _missing(name: str) -> ImportError:
+    """Return the error that says that this scikit-learn lacks a private name."""
+    return ImportError(
+        f"sklearn_attnembed needs {name}, which scikit-learn {sklearn.__version__} does not have. It is tested with "
+        f"scikit-learn {_TESTED}: install one of these, or a newer sklearn_attnembed."
+    )
+
+
+def _private(module: str, name: str) -> Any:
+    """Import a private name of scikit-learn that nothing can replace."""
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise _missing(f"{module}.{name}") from error
+
+
+def _optional(module: str, name: str, fallback: Any) -> Any:
+    """Import a private or experimental name, or return what replaces it."""
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        return fallback
+
+
+def _rows_of(X: Any, rows: Any) -> Any:
+    """Select rows of a table, a matrix or a list."""
+    return X.iloc[rows] if hasattr(X, "iloc") else (X if hasattr(X, "shape") else np.asarray(X))[rows]
+
+
+def _n_rows_of(X: Any) -> int:
+    """Count the rows of a table, a matrix or a list."""
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
+
+
+if TYPE_CHECKING:  # scikit-learn has no types, and its decorators would hide those of what they are put on
     _Function = TypeVar("_Function", bound=Callable[..., Any])
 
     class CallbackSupportMixin: ...
+
+    Interval: Any
+    StrOptions: Any
 
     def available_if(check: Callable[[Any], Any]) -> Callable[[_Function], _Function]: ...
     def validate_params(
@@ -38,21 +77,21 @@ if TYPE_CHECKING:  # scikit-learn has no types, and what its decorators are put 
     def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Function], _Function]: ...
     def with_callbacks(method: _Function) -> _Function: ...
 else:
-    from sklearn.base import _fit_context
-    from sklearn.utils._param_validation import validate_params
     from sklearn.utils.metaestimators import available_if
 
-    try:
-        from sklearn.callback import CallbackSupportMixin, with_callbacks
-    except ImportError:  # scikit-learn 1.8 has none
+    _fit_context = _private("sklearn.base", "_fit_context")
+    Interval = _private("sklearn.utils._param_validation", "Interval")
+    StrOptions = _private("sklearn.utils._param_validation", "StrOptions")
+    validate_params = _private("sklearn.utils._param_validation", "validate_params")
+    # scikit-learn 1.8 has no callbacks.
+    CallbackSupportMixin = _optional("sklearn.callback", "CallbackSupportMixin", type("CallbackSupportMixin", (), {}))
+    with_callbacks = _optional("sklearn.callback", "with_callbacks", lambda method: method)
 
-        class CallbackSupportMixin:
-            """No callbacks."""
+_safe_indexing = _optional("sklearn.utils", "_safe_indexing", _rows_of)
+_num_samples = _optional("sklearn.utils.validation", "_num_samples", _n_rows_of)
 
-        def with_callbacks(method):
-            """No callbacks."""
-            return method
-
+# ``out += A @ X`` for the arrays of a CSR matrix A. Without it, plain products give the same more slowly.
+csr_matvecs: Callable[..., None] | None = _optional("scipy.sparse._sparsetools", "csr_matvecs", None)
 
 __all__ = [
     "BaseEstimator",
@@ -67,6 +106,7 @@ __all__ = [
     "check_array",
     "check_pairwise_arrays",
     "check_params",
+    "csr_matvecs",
     "output_container",
     "validate_data",
     "validate_params",
@@ -75,19 +115,19 @@ __all__ = [
     "with_callbacks",
 ]
 
-# Files through which a user's calls go.
+# Folders and files whose frames lie between a user's line and a warning.
 _FOLDERS = (os.path.join(os.path.dirname(file), "") for file in (__file__, sklearn.__file__, joblib.__file__))
 _IN_BETWEEN = (*_FOLDERS, pickle.__file__)
 
-# Where the pages are that notebooks link to.
+# Address of the documentation that the display of an estimator in a notebook links to.
 _DOCUMENTATION = os.environ.get("ATTNEMBED_DOC_URL", "https://sklearn-attnembed.readthedocs.io/en/stable")
 
-# Above this many rows clusters come from mini-batches.
+# Number of rows above which k-means uses mini-batches.
 _MINI_BATCH = 20_000
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
-    """Warn, with the user's line as the place, however many calls of scikit-learn lie in between."""
+    """Warn at the user's line, however many calls of this package and scikit-learn lie in between."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_IN_BETWEEN):
         level, frame = level + 1, frame.f_back
@@ -95,7 +135,7 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
 
 
 def _quiet(check: Callable[..., Any]) -> Callable[..., Any]:
-    """A check of scikit-learn's without NumPy's warnings: it sums huge numbers too, before it looks at each."""
+    """Silence NumPy's warnings in a check of scikit-learn, which sums huge numbers before it looks at each."""
 
     @wraps(check)
     def quiet(*args: Any, **kwargs: Any) -> Any:
@@ -109,7 +149,7 @@ check_array, check_pairwise_arrays, validate_data = map(_quiet, (_check_array, _
 
 
 def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:
-    """Weights of keys as an array, none of them negative and not all of them zero."""
+    """Return weights of keys as an array, or raise an error if one is negative or all are zero."""
     weight = np.full(len(keys), weight) if isinstance(weight, Number) else weight
     weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name)
     if weight.shape != (len(keys),) or weight.min() < 0 or not weight.any():
@@ -122,7 +162,7 @@ def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:
 
 
 class _OtherVersionWarning(InconsistentVersionWarning):
-    """scikit-learn's, in our words."""
+    """Warning that another version of this package wrote a pickle."""
 
     def __str__(self) -> str:
         return (
@@ -133,7 +173,7 @@ class _OtherVersionWarning(InconsistentVersionWarning):
 
 
 class BaseEstimator(_BaseEstimator):
-    """scikit-learn's, with what that does for its own alone: a version in the state, links to their pages."""
+    """BaseEstimator that also records the version of this package in pickles and links to its documentation."""
 
     _doc_link_module = "sklearn_attnembed"
     _doc_link_template = f"{_DOCUMENTATION}/generated/{{estimator_module}}.{{estimator_name}}.html"
@@ -184,13 +224,13 @@ def whole_or_as_before(*kept: str, anew: bool = True) -> "Callable[[_Function], 
 
 
 class FitTask:
-    """The fit of an estimator as its callbacks see it: one task, an iteration each a part of it.
+    """The fit of an estimator as its callbacks see it: a task with a subtask for each iteration.
 
-    Where scikit-learn has no callbacks, or the estimator none, nothing is done.
+    It does nothing if scikit-learn does not support callbacks.
     """
 
     def __init__(self, estimator: Any, X: Any, y: Any, n_iterations: int) -> None:
-        # As functions: an operator would be taken for one. Scores are asked for only where there is a y, needed or not.
+        # Functions, because callbacks would call a LinearOperator. ScoringMonitor needs some y, even if it is not used.
         self._data = {"X": lambda: X, "y": lambda: np.zeros(X.shape[0]) if y is None else y}
         self._estimator = estimator
         self._whole: Any = None
@@ -200,15 +240,15 @@ class FitTask:
             self._whole.call_on_fit_task_begin(estimator=estimator, **self._data)
 
     def begin(self) -> None:
-        """An iteration begins."""
+        """Tell the callbacks that an iteration begins."""
         if self._whole is not None:
             self._part = self._whole.subcontext(task_name="iteration")
             self._part.call_on_fit_task_begin(estimator=self._estimator, **self._data)
 
     def end(self, attributes: Callable[[], dict[str, Any]] | None = None) -> bool:
-        """An iteration ends, or the fit if none is under way; return whether a callback wants to stop.
+        """Tell the callbacks that the iteration, or else the fit, ends; return whether one of them wants to stop.
 
-        `attributes` is a function of what a model stopped here would have been left with.
+        `attributes` is a function that returns the attributes of a model that stops here.
         """
         task, self._part = self._part or self._whole, None
         if task is None:
@@ -217,14 +257,14 @@ class FitTask:
 
 
 def cluster_centers(X: Vectors, weights: Vectors | None, n_clusters: int, random_state: int) -> Vectors:
-    """At most `n_clusters` centers of the rows of `X` by k-means, none of them empty."""
+    """Return at most `n_clusters` k-means centers of the rows of `X`, none of an empty cluster."""
     model = KMeans(min(n_clusters, len(X)), n_init=1, max_iter=10, random_state=random_state)
     occupied = np.unique(_labels(model, X, weights))
     return model.cluster_centers_[occupied]
 
 
 def partition(X: Vectors, n_clusters: int, random_state: int) -> Integers:
-    """Cluster labels of the rows of `X` by k-means, without gaps; at most `n_clusters` of them."""
+    """Return k-means labels of the rows of `X`, at most `n_clusters` different ones without gaps."""
     n_clusters = min(n_clusters, len(X))
     if n_clusters < 2:
         return np.zeros(len(X), dtype=np.intp)
@@ -234,18 +274,21 @@ def partition(X: Vectors, n_clusters: int, random_state: int) -> Integers:
 
 
 def _labels(model: Any, X: Vectors, weights: Vectors | None = None) -> Integers:
-    """Fitted labels. On one thread: scikit-learn sums centres in an order that depends on the number of threads."""
+    """Fit on one thread and return the labels: with more, the order of sums depends on the number of threads."""
     with block_runner(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: fine
+        warnings.simplefilter("ignore", ConvergenceWarning)  # there may be fewer distinct points than clusters
         return model.fit_predict(X, sample_weight=weights)
 
 
-# What files of models hold -----------------------------------------------------------------------------
+# State of estimators -----------------------------------------------------------------------------------
 def check_params(model: Any) -> None:
-    """Refuse invalid parameters, as `fit` does."""
-    model._validate_params()
+    """Raise an error for invalid parameters, as `fit` does."""
+    validate = getattr(model, "_validate_params", None)
+    if validate is None:
+        raise _missing("sklearn.base.BaseEstimator._validate_params")
+    validate()
 
 
 def output_container(model: Any) -> Any:
-    """What `set_output` was called with, if it was."""
+    """Return the container that `set_output` was called with, or None."""
     return getattr(model, "_sklearn_output_config", {}).get("transform")

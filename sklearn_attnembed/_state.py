@@ -4,6 +4,8 @@ The tables below are the format, version 1, as ``doc/state_format.rst`` describe
 places in memory, on the right, may.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import errno
 from collections.abc import Callable

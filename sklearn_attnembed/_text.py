@@ -1,5 +1,7 @@
 """AttentionWordVectors, which learns word vectors from documents and turns documents into features."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from numbers import Integral, Real

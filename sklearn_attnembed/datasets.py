@@ -1,5 +1,7 @@
 """Generators of synthetic data: graphs with known communities and delayed modular sequences."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
 
 import numpy as np

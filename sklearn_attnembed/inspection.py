@@ -1,5 +1,7 @@
 """Pictures, in scikit-learn's from_estimator manner (extra `plot`)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -93,7 +95,7 @@ class AttentionScoresDisplay:
         self.target = target
         self.key_sizes = key_sizes
 
-    def plot(self, ax: "Axes | None" = None, *, cmap: Any = "magma_r", colorbar: bool = True, **kwargs: Any) -> Self:
+    def plot(self, ax: Axes | None = None, *, cmap: Any = "magma_r", colorbar: bool = True, **kwargs: Any) -> Self:
         """Draw the heat map, on a logarithmic scale in units of uniform attention.
 
         Parameters
@@ -144,7 +146,7 @@ class AttentionScoresDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def plot_query(self, query: int = 0, ax: "Axes | None" = None, *, n_keys: int = 10, **kwargs: Any) -> Self:
+    def plot_query(self, query: int = 0, ax: Axes | None = None, *, n_keys: int = 10, **kwargs: Any) -> Self:
         """Draw the keys that a query attends to most, and what it was to attend to.
 
         Parameters
@@ -193,7 +195,7 @@ class AttentionScoresDisplay:
         labels: ArrayLike | None = None,
         query: int | None = None,
         key_names: ArrayLike | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Draw the attention of a fitted estimator.
@@ -346,7 +348,7 @@ class EmbeddingDisplay:
         self.y = _one_each(y, len(self.points), "y")
         self.names = _one_each(names, len(self.points), "names")
 
-    def plot(self, ax: "Axes | None" = None, *, s: float | None = None, cmap: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: Axes | None = None, *, s: float | None = None, cmap: Any = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters
@@ -410,7 +412,7 @@ class EmbeddingDisplay:
         y: ArrayLike | None = None,
         names: Sequence[Any] | ArrayLike | None = None,
         reducer: Any = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Draw the embedding of a fitted estimator.
@@ -528,7 +530,7 @@ class LossCurveDisplay:
     def __init__(self, losses: ArrayLike) -> None:
         self.losses = losses
 
-    def plot(self, ax: "Axes | None" = None, *, name: str | None = None, **kwargs: Any) -> Self:
+    def plot(self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any) -> Self:
         """Draw; a dot marks the lowest loss.
 
         Parameters
@@ -560,7 +562,7 @@ class LossCurveDisplay:
         return self
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the loss curve of a fitted estimator.
 
         Parameters
@@ -624,7 +626,7 @@ class NormalizerErrorDisplay:
         self.std = None if std is None else np.asarray(std, np.float64)[kept]
         self.error = relative_error(self.log_z, self.log_z_exact)
 
-    def plot(self, axes: "Sequence[Axes] | None" = None, *, name: str | None = None, color: Any = None) -> Self:
+    def plot(self, axes: Sequence[Axes] | None = None, *, name: str | None = None, color: Any = None) -> Self:
         """Draw.
 
         Parameters
@@ -676,7 +678,7 @@ class NormalizerErrorDisplay:
         X: ArrayLike,
         *,
         return_std: bool = False,
-        axes: "Sequence[Axes] | None" = None,
+        axes: Sequence[Axes] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Draw the errors of a fitted estimator on queries.

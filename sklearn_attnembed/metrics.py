@@ -1,5 +1,7 @@
 """Attention scores, their cross entropy and normalisers, exact, in bounded blocks."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
 
 import numpy as np

@@ -3,6 +3,8 @@
 This module needs PyTorch, which the extra ``torch`` installs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -418,7 +420,7 @@ def expressive_flex_attention(
     key: Tensor,
     value: Tensor,
     score_mod: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
-    block_mask: "BlockMask | None" = None,
+    block_mask: BlockMask | None = None,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:

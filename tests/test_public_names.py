@@ -94,6 +94,17 @@ def test_types(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_signatures_are_short(name):
+    """What `help` shows of a parameter fits on a line: the name of a type, not the union that it stands for."""
+    public = _load(name)
+    for function in [public, *(function for _, function in _members(public))]:
+        signature = inspect.signature(function)
+        assert len(str(signature.return_annotation)) <= 60
+        for parameter in signature.parameters.values():
+            assert len(str(parameter)) <= 100, f"{function.__qualname__}: {parameter}"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_docstring(name):
     validate = pytest.importorskip("numpydoc.validate", reason="it comes with the extra doc").validate
     members = [f"{name}.{member}" for member, _ in _members(_load(name))]

@@ -1,5 +1,7 @@
 """Affinities from graphs of nearest neighbours."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Affinities from graphs and tables, with labels of any kind."""
 
+from __future__ import annotations
+
 from numbers import Real
 from typing import Any, Literal, NamedTuple, overload
 

@@ -1,5 +1,7 @@
 """Affinities between nodes at different times, from contacts in time."""
 
+from __future__ import annotations
+
 from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple

@@ -1,5 +1,7 @@
 """Affinities between words, from their co-occurrences in texts."""
 
+from __future__ import annotations
+
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
