@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_attnembed import AttentionEmbedding, NormalizerEstimator
-from sklearn_attnembed._core import solver
+from sklearn_attnembed._core import softmax_objective
 from sklearn_attnembed.metrics import attention_cross_entropy, log_normalizer_exact, relative_error
 
 GRAPHS = ("amazon", "cora", "lastfm_asia", "ppi", "email_eu_core")
@@ -50,17 +50,17 @@ def clock(function, *arguments, **parameters):
 def frames(graphs, temperatures):
     """Iterations to a displacement of 1e-3, in the co-rotating frame and without it, the stop on the loss off."""
     data = loaders()
-    original, settled = solver._rotation, solver.has_settled
+    original, settled = softmax_objective.fitted_rotation, softmax_objective.has_settled
     for name in graphs:
         A = getattr(data, name)().A
         for temperature in temperatures:
             row = []
             for rotation in (original, lambda torque, moment: np.zeros_like(torque)):
-                solver._rotation, solver.has_settled = rotation, lambda *args: False
+                softmax_objective.fitted_rotation, softmax_objective.has_settled = rotation, lambda *args: False
                 model = walks(64, temperature=temperature, max_iter=300, tol=1e-3).fit(A)
                 row += [model.n_iter_ if model.converged_ else "never (300)", f"{model.loss_curve_[-1]:.4f}"]
             yield name, f"{temperature:g}", *row
-    solver._rotation, solver.has_settled = original, settled
+    softmax_objective.fitted_rotation, softmax_objective.has_settled = original, settled
 
 
 def twins(graphs, temperatures):

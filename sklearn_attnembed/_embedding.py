@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from . import _explain, _memory, _training
 from ._core import parallel
-from ._core.loss_bounds import Bounds
+from ._core.loss_bounds import Bounds, loss_bounds
 from ._extras import import_extra
 from ._fitted import (
     EMBEDDABLE,
@@ -401,7 +401,7 @@ class AttentionEmbedding(
             solution = _training.solve(self, training, Y, is_warm, strategy, run, task)
             learned = _training.learned_attributes(self, training, solution, strategy, run)
             # Nothing can be said of a loss that has not converged.
-            bounds = _training.possible_losses(self, training, solution) if learned["converged_"] else None
+            bounds = loss_bounds(training.problem, solution.keys, solution.vectors) if learned["converged_"] else None
         learned["converged_"] &= bounds is None or not bounds.excludes(learned["loss_curve_"][-1])
         learned["isolated_"] = isolated
         learned["embedding_"] = embed(learned["_fitted"], P, isolated, self.n_jobs)

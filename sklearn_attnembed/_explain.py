@@ -8,8 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
 
-from ._core import affinity_matrix, expressive
+from ._core import affinity_matrix
+from ._core.kernels import KERNELS
 from ._core.normalizers.exact import attention_rows
+from ._core.pairwise_objective import attraction_of_pairs, pair_terms
 from ._fitted import FittedEmbedding, Samples
 from ._typing import Float64, Integers, Vectors
 from .metrics import log_normalizer_exact
@@ -87,8 +89,9 @@ def _to_active(fitted: FittedEmbedding, P: Any) -> Any:
 def _expected_log_weight(fitted: FittedEmbedding, embedding: Vectors, P: Any) -> Float64:
     """Return ``sum_j P_ij log(w_j f(s_ij))`` over the keys with weight."""
     if fitted.is_by_pairs:
-        pairs = sp.csr_array(_to_active(fitted, P))
-        log_f = -expressive.attraction_of_pairs(pairs, embedding, fitted.keys, fitted.beta).loss
+        attended = sp.csr_array(_to_active(fitted, P))
+        terms = pair_terms(KERNELS[fitted.kernel])
+        log_f = -attraction_of_pairs(attended, embedding, fitted.keys, fitted.beta, terms, terms.background).loss
     else:  # the log of the kernel is the score, and the vectors of keys without weight are zero
         log_f = fitted.beta * np.einsum("ij,ij->i", embedding, np.asarray(P @ fitted.keys))
     return log_f + P @ _log_key_weight(fitted)
@@ -113,7 +116,7 @@ def row_terms(
     fitted: FittedEmbedding, embedding: Vectors, P: Any, steps: list[Any]
 ) -> tuple[Float64, Float64, Float64]:
     """Return the target, the attention and the log attention of a single row, over the keys."""
-    target = _walk_average(fitted, P, steps)
+    target = affinity_matrix.walked_rows(P, steps, fitted.walk_length)
     target = np.asarray(target.toarray() if sp.issparse(target) else target, np.float64)[0]
     log_weights, active = _log_weights(fitted, embedding)[0], fitted.active
     log_attention = log_weights - np.logaddexp.reduce(log_weights[active])
@@ -138,7 +141,7 @@ def rows_table(
     embedding = samples.embedding[numbers]
     log_weight, entropy = np.empty(len(numbers)), np.empty(len(numbers))
     for block in attention_blocks(fitted, len(numbers)):
-        target = _walk_average(fitted, P[block], steps)
+        target = affinity_matrix.walked_rows(P[block], steps, fitted.walk_length)
         mass = _active_mass(fitted, target)
         log_weight[block] = _expected_log_weight(fitted, embedding[block], target) / mass
         entropy[block] = _entropies(_to_active(fitted, target)) / mass + np.log(mass)
@@ -159,16 +162,6 @@ def clusters_table(fitted: FittedEmbedding, embedding: Vectors, labels: Any) -> 
         log_z += of_clusters.sum(axis=0)
     n_rows = max(len(embedding), 1)
     return {"cluster": clusters, "n_keys": counts, "share": share / n_rows, "log_z": log_z / n_rows}
-
-
-def _walk_average(fitted: FittedEmbedding, P: Any, steps: list[Any]) -> Any:
-    """Return the average of walks from rows with affinities `P`, which is the target of their attention."""
-    total = walk = P
-    for _ in range(fitted.walk_length - 1):
-        for step in steps:
-            walk = walk @ step
-        total = total + walk
-    return total / fitted.walk_length
 
 
 def walk_steps(fitted: FittedEmbedding, affinities: Any) -> list[Any]:

@@ -8,9 +8,10 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
 from sklearn.utils.validation import check_is_fitted
 
-from ._core import affinity_matrix, expressive
-from ._core.kernels import KERNELS, Kernel, with_background
+from ._core import affinity_matrix
+from ._core.kernels import KERNELS, Kernel, embedded
 from ._core.out_of_sample import Model, out_of_sample_map
+from ._core.pairwise_objective import embed_rows
 from ._core.parallel import block_runner, row_blocks
 from ._core.sampling import rounded
 from ._core.types import Mask
@@ -76,8 +77,7 @@ class FittedEmbedding(NamedTuple):
     @property
     def kernel_function(self) -> Kernel:
         """The kernel, with its background."""
-        kernel = KERNELS[self.kernel]
-        return kernel if kernel.pairs is None else with_background(kernel, kernel.pairs.background)
+        return embedded(KERNELS[self.kernel])
 
     @property
     def is_by_pairs(self) -> bool:
@@ -132,8 +132,9 @@ def _block_map(kernel: str, model: Model, P: Any, bounds: list[slice]) -> Callab
     """Return the function ``(block, numbers of rows in it) -> vectors``."""
     if is_by_pairs(kernel):
         pieces: Any = affinity_matrix.blocked(sp.csr_array(P), bounds).pieces
-        model = model._replace(targets=model.targets.astype(np.float64, copy=False))  # once, not for every block
-        return lambda block, kept: expressive.respond(pieces[block][kept], model)
+        targets = model.targets.astype(np.float64, copy=False)  # once, not for every block
+        known = targets, model.statistics, KERNELS[kernel], model.beta
+        return lambda block, kept: embed_rows(pieces[block][kept], *known)
     # A dense product rounds differently in every batch, visibly so in float32, and iterations need the digits.
     targets = model.targets if sp.issparse(P) and model.is_closed else model.targets.astype(np.float64, copy=False)
     product = affinity_matrix.products(affinity_matrix.blocked(P, bounds), targets)

@@ -5,7 +5,7 @@ The stages follow each other, and what one of them needs for itself is gone in t
 
 from typing import NamedTuple
 
-from ._core import expressive, inverted_index, parallel, problem
+from ._core import inverted_index, pairwise_objective, parallel, sampling
 from ._core.normalizers import exact
 
 # Above so many rows k-means takes mini-batches and no copies.
@@ -139,7 +139,7 @@ def _scores(size: Size, itemsize: int) -> int:
 def _near_and_sampled(size: Size, itemsize: int) -> int:
     """Near keys gathered; of each its label, score and shares, and of the sample the powers of scores."""
     elements = 2 * exact._BLOCK_ELEMENTS * size.n_threads
-    numbers, sampled = elements / size.d, elements / (size.d * size.n_exact) * problem._SAMPLE
+    numbers, sampled = elements / size.d, elements / (size.d * size.n_exact) * sampling.SAMPLE_SIZE
     return int(elements * itemsize + 48 * numbers + 10.5 * itemsize * sampled)
 
 
@@ -186,5 +186,5 @@ def _pairs(size: Size, itemsize: int) -> int:
     """Affinities of a block: vectors of both ends, gathered by parts, scores, slopes and curvatures."""
     share = max(_block_rows(side, size.d) / max(side, 1) for side in size.sides)
     n_pairs = int(size.n_affinities * min(share * size.n_threads, 1))
-    gathered = min(expressive._PAIR_ELEMENTS * size.n_threads, n_pairs * size.d)
+    gathered = min(pairwise_objective.PAIR_ELEMENTS * size.n_threads, n_pairs * size.d)
     return 2 * gathered * itemsize + 48 * n_pairs

@@ -9,15 +9,17 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
 
-from ._core import affinity_matrix, expressive, parallel, solver, sphere
-from ._core.loss_bounds import Bounds, loss_bounds
+from ._core import affinity_matrix, parallel, sphere
+from ._core.fit import fit_vectors, fitted_model
+from ._core.kernels import KERNELS
 from ._core.out_of_sample import Model
 from ._core.parallel import Runner
 from ._core.problem import KeyIndex, Problem, Strategy
+from ._core.solver import Solution
 from ._core.types import Mask
 from ._fitted import FittedEmbedding, is_by_pairs, normalized
 from ._progress import Progress
-from ._sklearn import FitTask, check_array, cluster_centers, partition, warn
+from ._sklearn import FitTask, check_array, cluster_centers, csr_matvecs, partition, warn
 from ._typing import Float64, Integers, Vectors
 from .affinity._sources import Source
 
@@ -88,13 +90,14 @@ def build_training(params: Any, source: Source, A: Any, P: Any, isolated: Mask, 
         P, square = sp.csr_array(P), sp.csr_array(square)
     null, weight = _null_and_weight(params, A, active, counts)
     problem = Problem(
-        affinity=affinity_matrix.blocked(affinity_matrix.among(square, active), bounds),
+        affinity=affinity_matrix.blocked(affinity_matrix.among(square, active), bounds, csr_matvecs),
         queries=affinity_matrix.blocked(affinity_matrix.among(P, active), bounds) if len(sizes) == 1 else None,
         group=[int(rows.start >= counts[0]) for rows in bounds],
         key_group=[1, 0] if len(sizes) == 2 else [0],
         sizes=counts,
         null=null,
         weight=weight,
+        kernel=KERNELS[params.kernel],
         beta=1 / params.temperature,
         walk_length=params.walk_length,
     )
@@ -207,42 +210,33 @@ def build_strategy(params: Any, problem: Problem, seed: int) -> Strategy:
 
 def solve(
     params: Any, training: Training, Y: Vectors, is_warm: bool, strategy: Strategy, run: Runner, task: FitTask
-) -> solver.Solution:
+) -> Solution:
     """Minimize the loss from the vectors `Y`, and report each iteration to the user and to callbacks."""
-    by_pairs = is_by_pairs(params.kernel)
-    stops_early = not by_pairs and params.solver == "accelerated"
+    stops_early = not is_by_pairs(params.kernel) and params.solver == "accelerated"
     progress = Progress(type(params).__name__, params.max_iter, params.tol if stops_early else 0)
 
-    def report(iteration: int, loss: float, displacement: float, so_far: Callable[[], solver.Solution]) -> bool:
+    def report(iteration: int, loss: float, displacement: float, so_far: Callable[[], Solution]) -> bool:
         if params.verbose:
             print(progress.line(iteration, loss, displacement))
         return task.end(lambda: learned_attributes(params, training, so_far(), strategy, run))
 
-    minimize = (
-        partial(expressive.solve, n_init=params.n_init) if by_pairs else partial(solver.solve, solver=params.solver)
-    )
-    return minimize(
+    return fit_vectors(
         training.problem,
         Y,
         strategy,
+        is_gradient=params.solver == "gradient",
+        is_warm=is_warm,
         max_iter=params.max_iter,
         tol=params.tol,
-        warm=is_warm,
+        n_init=params.n_init,
         run=run,
         begin=task.begin,
         report=report,
     )
 
 
-def possible_losses(params: Any, training: Training, solution: solver.Solution) -> Bounds | None:
-    """Return the bounds of a true loss at the solution, if they are known."""
-    beta = training.problem.beta
-    log_f = expressive.LOG_F if is_by_pairs(params.kernel) else (-beta, 0, beta)
-    return loss_bounds(training.problem, solution.keys, solution.vectors, log_f)
-
-
 def learned_attributes(
-    params: Any, training: Training, solution: solver.Solution, strategy: Strategy, run: Runner
+    params: Any, training: Training, solution: Solution, strategy: Strategy, run: Runner
 ) -> dict[str, Any]:
     """Return the attributes of an estimator that has this solution."""
     problem, sizes, sides = training.problem, training.sizes, training.active_sides
@@ -250,7 +244,7 @@ def learned_attributes(
     vectors, keys = _among_all(solution.vectors, training.active), problem.group_rows(problem.key_group[0])
 
     def model(group: int) -> Model:
-        known = solver.model(problem, solution, strategy, targets, group, run)
+        known = fitted_model(problem, solution, strategy, targets, group, run)
         return known._replace(targets=_among_all(known.targets, sides[problem.key_group[group]]))
 
     weight = np.ones(problem.sizes[-1]) if problem.weight is None else problem.weight[keys]
@@ -261,7 +255,7 @@ def learned_attributes(
         keys=np.ascontiguousarray(vectors[-sizes[-1] :]),
         key_weight=_among_all(weight, sides[-1]),
         active=sides[-1],
-        labels=_key_labels(solution.look, keys, sides[-1]),
+        labels=_key_labels(solution.key_index, keys, sides[-1]),
         row_model=model(0),
         column_model=model(1) if len(sizes) == 2 else None,
         sizes=sizes,

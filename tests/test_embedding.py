@@ -1,7 +1,6 @@
 """AttentionEmbedding: identities, invariants, parameters that reach the computation, policies."""
 
 import pickle
-from functools import partial
 
 import joblib
 import numpy as np
@@ -19,9 +18,9 @@ from sklearn.neighbors import KNeighborsTransformer
 from sklearn.pipeline import make_pipeline
 
 from sklearn_attnembed import AttentionEmbedding, _training
-from sklearn_attnembed._core import affinity_matrix, out_of_sample, row_minimizers, solver
+from sklearn_attnembed import _embedding as embedding_module
+from sklearn_attnembed._core import affinity_matrix, out_of_sample, row_minimizers, softmax_objective
 from sklearn_attnembed._core.kernels import SOFTMAX
-from sklearn_attnembed._core.loss_bounds import loss_bounds
 from sklearn_attnembed._core.normalizers.mixture import gaussian_log_mass
 from sklearn_attnembed.datasets import make_block_model
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores
@@ -257,9 +256,9 @@ def hubs():
 
 def test_co_rotating_frame_comes_to_rest(hubs, monkeypatch):
     """The query-side force has a torque here: with its rotation left in, nothing ever comes to rest."""
-    monkeypatch.setattr(solver, "has_settled", lambda *args: False)
+    monkeypatch.setattr(softmax_objective, "has_settled", lambda *args: False)
     assert embedding(max_iter=200, tol=1e-3).fit(hubs).converged_
-    monkeypatch.setattr(solver, "_rotation", lambda torque, second_moment: np.zeros_like(torque))
+    monkeypatch.setattr(softmax_objective, "fitted_rotation", lambda torque, second_moment: np.zeros_like(torque))
     with pytest.warns(ConvergenceWarning):
         embedding(max_iter=200, tol=1e-3).fit(hubs)
 
@@ -404,8 +403,8 @@ def test_scoring_monitor(graph):
 
 def test_best_iterate_is_kept(hubs, monkeypatch):
     """Without its damping the solver drifts away: what it returns is the best of what it saw."""
-    monkeypatch.setattr(solver, "_STIFFNESS", 0.0)
-    monkeypatch.setattr(solver, "_floor", lambda *args: 0.05)
+    damping = lambda descent: 0.05 * descent.momentum.caution  # noqa: E731
+    monkeypatch.setattr(softmax_objective.SoftmaxDescent, "_damping", damping)
     model = embedding(max_iter=30, tol=0, warm_start=True).fit(hubs)
     best = min(model.loss_curve_)
     assert model.loss_curve_[-1] > best + 0.1
@@ -459,8 +458,8 @@ def test_null_model_powers(graph):
 
 def test_walks_are_walks(graph, monkeypatch):
     """`walk_length` on P is `walk_length=1` on the average of its powers, started and damped alike."""
-    monkeypatch.setattr(solver, "diffuse", lambda *args: None)
-    monkeypatch.setattr(solver, "_largest_overshoot", lambda problem: 1.0)
+    monkeypatch.setattr(softmax_objective, "smooth_over_graph", lambda *args: None)
+    monkeypatch.setattr(softmax_objective, "smallest_damping", lambda problem: 1.0)
     P = graph[0].toarray() / graph[0].sum(axis=1)[:, None]
     average = (P + P @ P + P @ P @ P) / 3
     assert_allclose(embedding(walk_length=3).fit(P).embedding_, embedding().fit(average).embedding_, atol=1e-6)
@@ -612,7 +611,7 @@ def test_interruption_leaves_nothing_half_written(graph, monkeypatch):
         raise KeyboardInterrupt
 
     model = embedding()
-    monkeypatch.setattr(solver, "_next_momentum", interrupt)
+    monkeypatch.setattr(softmax_objective, "next_momentum", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(graph[0])
     assert set(vars(model)) == set(model.get_params())
@@ -697,10 +696,8 @@ def test_parameters_set_after_fit_wait_for_the_next_fit(affinity, digits, graph,
 def test_rows_without_affinity_cost_nothing(affinity, normalizer, graph, counts, monkeypatch):
     """The solver and the response look at the others alone, whose vectors do not depend on how many there are."""
     looked_at = []
-    gather, respond = solver._gathered, row_minimizers.iterated_response
-    monkeypatch.setattr(
-        solver, "_gathered", lambda problem, *rest: looked_at.append(problem.sizes) or gather(problem, *rest)
-    )
+    sweep, respond = softmax_objective.sweep_block, row_minimizers.iterated_response
+    monkeypatch.setattr(softmax_objective, "sweep_block", lambda Y, *rest: looked_at.append(len(Y)) or sweep(Y, *rest))
     monkeypatch.setattr(
         out_of_sample, "iterated_response", lambda C, *rest: looked_at.append(len(C)) or respond(C, *rest)
     )
@@ -709,7 +706,7 @@ def test_rows_without_affinity_cost_nothing(affinity, normalizer, graph, counts,
     kept = [np.arange(n) + 500 for n in small.shape]
     large = sp.csr_array((small.data, (small.coords[0] + 500, small.coords[1] + 500)), shape=shape)
     model = embedding(affinity, normalizer=normalizer, temperature=0.5, n_clusters=2).fit(large)
-    assert np.max(np.concatenate([np.atleast_1d(n) for n in looked_at])) <= max(small.shape)
+    assert max(looked_at) <= max(small.shape)
     assert_array_equal(np.flatnonzero(~model.isolated_), kept[0])
     assert_array_equal(np.flatnonzero(model.key_weight_), kept[-1])
     assert not model.embedding_[model.isolated_].any()
@@ -775,24 +772,13 @@ def test_impossible_losses_are_not_converged(affinity, params, digits, graph, co
 @pytest.mark.parametrize("affinity", ["precomputed", "bipartite"])
 def test_true_losses_are_within_their_bounds(affinity, params, graph, counts, monkeypatch):
     found = []
-    bounds_of = _training.loss_bounds
-    monkeypatch.setattr(_training, "loss_bounds", lambda *args: found.append(bounds_of(*args)) or found[-1])
+    bounds_of = embedding_module.loss_bounds
+    monkeypatch.setattr(embedding_module, "loss_bounds", lambda *args: found.append(bounds_of(*args)) or found[-1])
     X = graph[0] if affinity == "precomputed" else counts
     model = embedding(affinity, normalizer="exact", temperature=0.5, **params).fit(X)
     assert model.converged_
     assert found[0].lowest < model.loss_curve_[-1] < found[0].highest
     assert (found[0].error > 0) == (params == {"walk_length": 3})
-
-
-def test_lowest_loss_is_that_of_attention_equal_to_the_targets():
-    """By hand: two keys of weights 3 and 1, targets 0.9 and 0.1."""
-    A = np.array([[0.9, 0.1], [0.9, 0.1]])
-    problem = fitted_problem(A, null_model=0.0, key_weight=1.0)
-    weight = problem.weight
-    keys = solver.all_keys(problem, np.zeros((2, 3)), partial(solver.block_keys, problem), map)
-    bounds = loss_bounds(problem, keys, np.zeros((2, 3)), (-1.0, 0.0, 1.0))
-    expected = -(0.9 * np.log(0.9 / weight[0]) + 0.1 * np.log(0.1 / weight[1]))
-    assert_allclose([bounds.lowest, bounds.error], [expected, 0])
 
 
 # Degrees, weights, sizes -------------------------------------------------------------------------------

@@ -18,19 +18,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_attnembed import AttentionEmbedding, ExpressiveKernel
-from sklearn_attnembed._core import expressive
-from sklearn_attnembed._core.expressive import attraction_of_pairs, crowd, propose, schedule
-from sklearn_attnembed._core.kernels import EXPRESSIVE, expressive_terms, with_background
+from sklearn_attnembed import AttentionEmbedding, ExpressiveKernel, _fitted
+from sklearn_attnembed._core import fit
 from sklearn_attnembed._core.sphere import unit_rows
-from sklearn_attnembed._core.statistics import block_statistics
 from sklearn_attnembed.datasets import make_block_model
 
 # Of few rows and at low temperatures a Gaussian is out of its depth, and says so: not what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.exceptions.ConvergenceWarning")
 
 
-BACKGROUND = expressive.LAST_BACKGROUND
+# Constant that is added to the kernel where it is embedded.
+BACKGROUND = 0.01
 
 
 def embedding(affinity="precomputed", **params):
@@ -144,140 +142,6 @@ def test_a_classifier_wants_squared_features():
 
 
 # The objective ---------------------------------------------------------------------------------------------
-def rows_and_keys(offset, n_clusters, d=4, n=60, seed=0):
-    """Unit queries, unit keys with a mean of their own, sparse affinities, statistics of the keys."""
-    rng = np.random.default_rng(seed)
-    X, Y = unit_rows(rng.standard_normal((20, d))), unit_rows(rng.standard_normal((n, d)) + offset * np.eye(d)[0])
-    P = rng.random((20, n)) * (rng.random((20, n)) < 0.2)
-    P[np.arange(20), rng.integers(0, n, 20)] += 0.1
-    P = sp.csr_array(P / P.sum(axis=1, keepdims=True))
-    return X, Y, P, block_statistics(Y, None, np.arange(n) % n_clusters, n_clusters)
-
-
-def slopes(function, X, h=1e-5):
-    """Finite differences of a function of rows."""
-    steps = h * np.eye(X.shape[1])
-    return np.stack([(function(X + step) - function(X - step)) / (2 * h) for step in steps], axis=1)
-
-
-BACKGROUNDS = pytest.mark.parametrize("background", [1.0, 0.1, BACKGROUND])
-BETAS = pytest.mark.parametrize("beta", [0.3, 1.0, 5.0, 30.0])
-OFFSETS = pytest.mark.parametrize("offset", [0.0, 1.5])
-
-
-@BACKGROUNDS
-def test_terms_are_derivatives(background):
-    s = np.linspace(-8, 8, 101)
-    log_f, slope, curvature = expressive_terms(s, background)
-    assert_allclose(log_f, np.log(s**2 / (1 + s**2) + background), rtol=1e-9, atol=1e-12)
-    h = 1e-5
-    above, below = (expressive_terms(s + step, background) for step in (h, -h))
-    assert_allclose(slope, (above[0] - below[0]) / (2 * h), rtol=1e-6, atol=1e-7)
-    assert_allclose(curvature, (above[1] - below[1]) / (2 * h), rtol=1e-6, atol=1e-5)
-
-
-@BACKGROUNDS
-@BETAS
-def test_pull_is_minus_the_slope_of_its_loss(background, beta):
-    X, Y, P, _ = rows_and_keys(0.5, 1)
-    attraction = attraction_of_pairs(P, X, Y, beta, background)
-    s = beta * X @ Y.T
-    assert_allclose(attraction.loss, -(P.toarray() * np.log(s**2 / (1 + s**2) + background)).sum(axis=1))
-    expected = slopes(lambda Z: attraction_of_pairs(P, Z, Y, beta, background).loss, X)
-    assert_allclose(-beta * attraction.force, expected, rtol=1e-5, atol=1e-6 * beta)
-    assert np.all(attraction.stiffness >= 0)
-
-
-def expectation(mean, variance, background):
-    """E f of a Gaussian score by brute force."""
-    if variance == 0:
-        return mean**2 / (1 + mean**2) + background
-    t = np.linspace(-12, 12, 20_001)
-    s = mean + np.sqrt(variance) * t
-    return np.trapezoid(np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) * s**2 / (1 + s**2), t) + background
-
-
-@BACKGROUNDS
-@BETAS
-@OFFSETS
-@pytest.mark.parametrize("n_clusters", [1, 3])
-def test_crowd_pushes_by_the_slope_of_log_z(background, beta, offset, n_clusters):
-    X, _, _, statistics = rows_and_keys(offset, n_clusters)
-    field = crowd(statistics, beta, background, np.float64).field
-    log_z, push = field(X, slice(None))
-    assert_allclose(beta * push, slopes(lambda Z: field(Z, slice(None))[0], X), rtol=1e-5, atol=1e-6 * beta)
-    for x, ours in zip(X[:3], log_z, strict=False):
-        parts = zip(statistics.weight, statistics.mean, statistics.covariance, strict=True)
-        total = sum(w * expectation(beta * mu @ x, beta**2 * x @ Omega @ x, background) for w, mu, Omega in parts)
-        assert_allclose(ours, np.log(total), rtol=1e-6)
-
-
-@BACKGROUNDS
-@BETAS
-def test_crowd_of_single_keys_is_exact(background, beta):
-    X, Y, _, _ = rows_and_keys(0.5, 1)
-    field = crowd(block_statistics(Y, None, np.arange(60), 60), beta, background, np.float64).field
-    s = beta * X @ Y.T
-    assert_allclose(field(X, slice(None))[0], np.log((s**2 / (1 + s**2) + background).sum(axis=1)))
-
-
-def test_background_of_a_kernel():
-    kernel, s = with_background(EXPRESSIVE, 0.1), np.linspace(-5, 5, 21)
-    assert_allclose(np.exp(kernel.log_value(s)), s**2 / (1 + s**2) + 0.1)
-    m, v = np.meshgrid([-2.0, 0, 0.5], [0.0, 0.05, 1, 9])
-    expected = np.vectorize(expectation)(m, v, 0.1)
-    assert_allclose(np.exp(kernel.log_expectation(m, v)), expected, rtol=1e-6)
-
-
-@BACKGROUNDS
-@pytest.mark.parametrize("beta", [0.1, 1.0, 5.0, 30.0])
-@OFFSETS
-@pytest.mark.parametrize("n_clusters", [1, 3])
-def test_damped_step_never_raises_the_loss(background, beta, offset, n_clusters):
-    """Of any row, the keys held fixed, however far from the optimum."""
-    for seed, d in enumerate((2, 3, 6)):
-        X, Y, P, statistics = rows_and_keys(offset, n_clusters, d, seed=seed)
-        others = crowd(statistics, beta, background, np.float64)
-        before = np.inf
-        for _ in range(8):
-            loss, X = propose(X, attraction_of_pairs(P, X, Y, beta, background), others, 1.0)
-            assert np.all(loss <= before + 1e-9)
-            assert_allclose(np.linalg.norm(X, axis=1), 1)
-            before = loss
-
-
-@pytest.mark.parametrize("n_iter", [0, 1, 2, 3, 10, 80, 1000])
-def test_schedule_fades(n_iter):
-    plan = schedule(n_iter)
-    backgrounds, damping = np.array(plan).reshape(-1, 2).T
-    assert len(plan) == n_iter
-    assert np.all(np.diff(backgrounds) <= 0)
-    assert np.all(np.diff(damping) >= 0)
-    assert np.all((backgrounds >= BACKGROUND - 1e-12) & (backgrounds <= 1))
-    if n_iter > 10:
-        assert_allclose(backgrounds[[0, -1]], [1, BACKGROUND])
-
-
-def test_loss_curve_is_the_loss(network):
-    """The first loss of a warm start is that of the vectors before, by definition."""
-    model = embedding(warm_start=True, tol=0).fit(network)
-    Y = model.key_embedding_
-    P = network / network.sum(axis=1)[:, None]
-    others = crowd(block_statistics(Y), 1.0, BACKGROUND, np.float64)
-    expected = np.mean(others.field(Y, slice(None))[0] - np.sum(P.toarray() * np.log(weight(Y @ Y.T)), axis=1))
-    assert_allclose(model.set_params(max_iter=1).fit(network).loss_curve_[0], expected, rtol=1e-10)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_vectors_are_stationary(network, temperature):
-    """No row can lower its own loss by turning a little, given the keys."""
-    model = embedding(temperature=temperature).fit(network)
-    P = sp.csr_array(network / network.sum(axis=1)[:, None])
-    attraction = attraction_of_pairs(P, model.embedding_, model.key_embedding_, 1 / temperature)
-    others = crowd(model._fitted.row_model.statistics, 1 / temperature, BACKGROUND, np.float64)
-    force = attraction.force - others.field(model.embedding_, slice(None))[1]
-    along = np.einsum("ij,ij->i", force, model.embedding_)
-    assert np.abs(force - along[:, None] * model.embedding_).max() < 1e-4
 
 
 # Out of sample ---------------------------------------------------------------------------------------------
@@ -337,19 +201,6 @@ def test_keys_are_the_vectors_up_to_sign():
     agreement = alignment(model.embedding_, model.key_embedding_)
     assert agreement.mean() > 0.99
     assert np.quantile(agreement, 0.02) > 0.999
-
-
-def test_response_is_no_worse_than_the_key():
-    """By each row's own loss."""
-    A, _ = correlations()
-    model = embedding(n_components=3, max_iter=100).fit(A)
-    P = sp.csr_array(A / A.sum(axis=1)[:, None])
-    others = crowd(model._fitted.row_model.statistics, 1.0, BACKGROUND, np.float64)
-    response, key = (
-        propose(X, attraction_of_pairs(P, X, model.key_embedding_, 1.0), others, 1.0)[0]
-        for X in (model.embedding_, model.key_embedding_)
-    )
-    assert np.all(response < key + 1e-6)
 
 
 def test_rows_not_seen_in_fit():
@@ -640,18 +491,6 @@ def test_extreme_parameters_stay_finite(params, network):
     assert np.isfinite(model.score(network))
 
 
-def test_clusters_lower_the_error_of_log_z():
-    """With more of them the loss comes closer to what the score says."""
-    A, _ = correlations(300, degree=40)
-    gaps = []
-    for n_clusters in (1, 16):
-        model = embedding(n_components=3, n_clusters=n_clusters, tol=0).fit(A)
-        log_z = np.log(weight(model.embedding_ @ model.key_embedding_.T).sum(axis=1))
-        field = crowd(model._fitted.row_model.statistics, 1.0, BACKGROUND, np.float64).field
-        gaps.append(np.abs(field(model.embedding_, slice(None))[0] - log_z).mean())
-    assert gaps[1] < gaps[0]
-
-
 # Policies --------------------------------------------------------------------------------------------------
 def test_isolated_rows_are_zero_and_left_out(network):
     padded = sp.block_diag([network, sp.csr_array((3, 3))]).tocsr()
@@ -710,7 +549,7 @@ def test_all_points_alike():
 def test_failed_fit_leaves_the_model_as_it_was(network, monkeypatch):
     model = embedding().fit(network)
     before = model.embedding_.copy()
-    monkeypatch.setattr(expressive, "respond", lambda *args: 1 / 0)
+    monkeypatch.setattr(_fitted, "embed_rows", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.fit(network[:50, :50])
     monkeypatch.undo()
@@ -746,7 +585,7 @@ UNOFFICIAL = [
 @pytest.fixture
 def hasty(monkeypatch):
     """Responses cut short: the checks make thousands, and what they look at needs no digits."""
-    monkeypatch.setattr(expressive, "respond", partial(expressive.respond, max_iter=20))
+    monkeypatch.setattr(_fitted, "embed_rows", partial(_fitted.embed_rows, max_iter=20))
 
 
 # What the checks' tiny data provoke on purpose: clipping, isolated rows, iterations cut short.
@@ -785,8 +624,8 @@ def test_the_same_relations_give_the_same_bits(seed):
 
 @pytest.mark.parametrize("n_init", [1, 3, 5])
 def test_as_many_starts_are_searched_from(n_init, monkeypatch):
-    made, start = [], expressive.Candidate
-    monkeypatch.setattr(expressive, "Candidate", lambda *args: made.append(start(*args)) or made[-1])
+    made, start = [], fit.PairwiseDescent
+    monkeypatch.setattr(fit, "PairwiseDescent", lambda *args: made.append(start(*args)) or made[-1])
     A, _ = make_block_model(60, 3, mean_degree=8, random_state=0)
     model = AttentionEmbedding(4, affinity="precomputed", kernel="expressive", temperature=1, n_init=n_init)
     model.set_params(random_state=0, max_iter=30, tol=0).fit(A + sp.eye_array(60))

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
-from sklearn_attnembed._core import row_minimizers, solver, sphere
+from sklearn_attnembed._core import row_minimizers, softmax_objective, solver, sphere
 from sklearn_attnembed._core.normalizers.exact import exact_field
 from sklearn_attnembed._core.normalizers.mixture import gaussian_field
 from sklearn_attnembed._core.statistics import block_statistics, largest_variance
@@ -66,17 +66,9 @@ def test_rotation_is_found():
     Y = rng.standard_normal((500, 5)) * np.array([2, 1, 1, 0.7, 0.4])
     generator = rng.standard_normal((5, 5))
     generator -= generator.T
-    found = solver._rotation(Y.T @ (Y @ generator), Y.T @ Y)
+    found = softmax_objective.fitted_rotation(Y.T @ (Y @ generator), Y.T @ Y)
     assert_allclose(found, generator, atol=0.1 * np.abs(generator).max())
     assert_allclose(found, -found.T, atol=1e-12)
-
-
-def test_gradient_step_turns_by_its_rate():
-    rng = np.random.default_rng(0)
-    Y = sphere.unit_rows(rng.standard_normal((10, 6)))
-    new = solver._gradient_step(0.6)(Y, rng.standard_normal((10, 6)), None)
-    assert_allclose(np.linalg.norm(new, axis=1), 1)
-    assert_allclose(np.einsum("ij,ij->i", new, Y), 0.8)
 
 
 def test_settled_needs_a_flat_stretch():
@@ -88,7 +80,7 @@ def test_settled_needs_a_flat_stretch():
 def test_damping_is_no_less_than_walks_can_swing():
     """One step can have an eigenvalue of -1, longer averages cannot."""
     floors = [
-        solver._largest_overshoot(type("Problem", (), {"sizes": [5], "walk_length": length}))
+        softmax_objective.smallest_damping(type("Problem", (), {"sizes": [5], "walk_length": length}))
         for length in (1, 2, 3, 10)
     ]
     assert floors[0] == 1

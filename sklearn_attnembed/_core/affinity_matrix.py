@@ -1,4 +1,4 @@
-"""Row-stochastic affinities as operators: cut into row blocks, multiplied on threads, walked by Horner's rule."""
+"""Row-stochastic affinity matrices: normalized, cut into blocks of rows, multiplied on threads, averaged over walks."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,18 +10,11 @@ from scipy.sparse.linalg import LinearOperator
 from .parallel import Runner
 from .types import Array, Mask
 
-try:
-    from scipy.sparse import _sparsetools
-
-    csr_matvecs: Any = _sparsetools.csr_matvecs
-except (ImportError, AttributeError):  # not public: a plain product will do
-    csr_matvecs = None
-
 
 def row_stochastic(A: Any, dtype: Any) -> tuple[Any, Mask]:
-    """Rows divided by their sums, in canonical CSR if sparse, and the mask of rows without any affinity.
+    """Divide rows by their sums; return the result and the mask of rows without any affinity.
 
-    The input is left as it is. A LinearOperator stays one.
+    A sparse matrix becomes a canonical CSR array, a LinearOperator stays one, and the input is not changed.
     """
     if isinstance(A, LinearOperator):
         total = np.asarray(A @ np.ones(A.shape[1])).ravel()
@@ -44,13 +37,13 @@ def row_stochastic(A: Any, dtype: Any) -> tuple[Any, Mask]:
     P.eliminate_zeros()
     counts = np.diff(P.indptr)
     occupied, starts = counts[counts > 0], P.indptr[:-1][counts > 0]
-    for reduction in (np.maximum, np.add) if P.nnz else ():  # by the largest first: sums cannot overflow
+    for reduction in (np.maximum, np.add) if P.nnz else ():  # by the maximum first, so that no sum overflows
         P.data /= np.repeat(reduction.reduceat(P.data, starts), occupied)
     return P.astype(dtype), counts == 0
 
 
 def among(P: Any, kept: Mask) -> Any:
-    """The square `P` among the rows kept alone; `P` itself if these are all."""
+    """Return the square `P` restricted to some rows and columns; `P` itself if all are kept."""
     if kept.all():
         return P
     if not isinstance(P, LinearOperator):
@@ -66,7 +59,7 @@ def among(P: Any, kept: Mask) -> Any:
 
 
 def both_directions(P: sp.csr_array, Q: sp.csr_array) -> sp.csr_array:
-    """The square matrix [[0, P], [Q, 0]] over the rows and the columns of `P`, put together from the CSR arrays."""
+    """Return the square matrix [[0, P], [Q, 0]] over the rows and columns of `P`, joined from the CSR arrays."""
     n, m = P.shape
     dtype = np.int32 if max(P.nnz + Q.nnz, n + m) <= np.iinfo(np.int32).max else np.int64
     data, indices = np.concatenate([P.data, Q.data]), np.empty(P.nnz + Q.nnz, dtype)
@@ -76,42 +69,46 @@ def both_directions(P: sp.csr_array, Q: sp.csr_array) -> sp.csr_array:
     return sp.csr_array((data, indices, indptr), shape=(n + m, n + m))
 
 
-class Affinity(NamedTuple):
-    """Affinities cut into row blocks.
+class BlockedAffinity(NamedTuple):
+    """An affinity matrix cut into blocks of rows.
 
     Attributes
     ----------
     operator : CSR array, ndarray or LinearOperator of shape (n_rows, n_columns)
     bounds : list of slice
-        The blocks of rows.
+        The rows of each block.
     pieces : list of matrices or None
-        The rows of each block, views where possible; None for a LinearOperator, which has no rows.
+        The matrix of each block, a view where possible; None for a LinearOperator, which has no rows.
+    csr_matvecs : callable or None
+        SciPy's ``out += A @ X`` for CSR arrays, which saves an array of zeros and a copy for each block. Without it a
+        plain product is taken.
     """
 
     operator: Any
     bounds: list[slice]
     pieces: list[Any] | None
+    csr_matvecs: Callable[..., None] | None = None
 
 
-def blocked(P: Any, bounds: list[slice]) -> Affinity:
-    """Cut `P` into row blocks; the pieces of a CSR array share its memory."""
+def blocked(P: Any, bounds: list[slice], csr_matvecs: Callable[..., None] | None = None) -> BlockedAffinity:
+    """Cut `P` into blocks of rows; those of a CSR array share its memory."""
     if isinstance(P, LinearOperator):
-        return Affinity(P, bounds, None)
+        return BlockedAffinity(P, bounds, None)
     if not sp.issparse(P):
-        return Affinity(P, bounds, [P[rows] for rows in bounds])
+        return BlockedAffinity(P, bounds, [P[rows] for rows in bounds])
     pieces = []
     for rows in bounds:
         first, last = P.indptr[rows.start], P.indptr[rows.stop]
         piece = sp.csr_array((rows.stop - rows.start, P.shape[1]), dtype=P.dtype)
-        # Set one by one: the constructor would copy them.
+        # Set one by one, because the constructor would copy them.
         piece.data, piece.indices = P.data[first:last], P.indices[first:last]
         piece.indptr = P.indptr[rows.start : rows.stop + 1] - first
         pieces.append(piece)
-    return Affinity(P, bounds, pieces)
+    return BlockedAffinity(P, bounds, pieces, csr_matvecs)
 
 
-def products(affinity: Affinity, H: Array) -> Callable[[int], Array]:
-    """``block -> P[block] @ H``, to be called from any thread."""
+def products(affinity: BlockedAffinity, H: Array) -> Callable[[int], Array]:
+    """Return the function ``block -> P[block] @ H``, to be called from any thread."""
     if affinity.pieces is None:
         whole = np.asarray(affinity.operator @ H).astype(H.dtype, copy=False)
         return lambda block: whole[affinity.bounds[block]]
@@ -119,27 +116,29 @@ def products(affinity: Affinity, H: Array) -> Callable[[int], Array]:
     return lambda block: pieces[block] @ H
 
 
-def additions(affinity: Affinity, H: Array) -> Callable[[int, Array], Array]:
-    """``(block, out) -> out += P[block] @ H``, to be called from any thread; `out` is contiguous."""
-    product = products(affinity, H)
-    pieces, P = affinity.pieces, affinity.operator
-    is_sparse = csr_matvecs is not None and sp.issparse(P)
-    if pieces is None or not (is_sparse and H.flags.c_contiguous and P.dtype == H.dtype):
+def additions(affinity: BlockedAffinity, H: Array) -> Callable[[int, Array], Array]:
+    """Return the function ``(block, out) -> out += P[block] @ H``, to be called from any thread.
+
+    `out` is contiguous.
+    """
+    product, add_csr = products(affinity, H), affinity.csr_matvecs
+    pieces = affinity.pieces
+    if pieces is None or add_csr is None or not H.flags.c_contiguous or affinity.operator.dtype != H.dtype:
         return lambda block, out: np.add(out, product(block), out=out)
     flat = H.ravel()
 
-    def add(block: int, out: Array) -> Array:  # what scipy's product does, less its array of zeros and a copy
+    def add(block: int, out: Array) -> Array:
         piece = pieces[block]
-        csr_matvecs(*piece.shape, H.shape[1], piece.indptr, piece.indices, piece.data, flat, out.reshape(-1))
+        add_csr(*piece.shape, H.shape[1], piece.indptr, piece.indices, piece.data, flat, out.reshape(-1))
         return out
 
     return add
 
 
 def multiply(
-    affinity: Affinity, H: Array, out: Array, run: Runner, add: Array | None = None, scale: float = 1.0
+    affinity: BlockedAffinity, H: Array, out: Array, run: Runner, add: Array | None = None, scale: float = 1.0
 ) -> Array:
-    """(P @ H (+ add)) * scale into `out`, block by block on threads."""
+    """Write ``(P @ H + add) * scale`` into `out`, block by block on threads."""
     add_product = additions(affinity, H)
 
     def one(block: int) -> None:
@@ -156,7 +155,7 @@ def multiply(
 
 
 def walk_targets(
-    affinity: Affinity,
+    affinity: BlockedAffinity,
     Y: Array,
     length: int,
     stride: int,
@@ -164,10 +163,10 @@ def walk_targets(
     out: Array | None = None,
     scratch: Array | None = None,
 ) -> Array:
-    """(1 / L) sum_{l < L} P^(l stride) Y by Horner's rule: P times it is the walk average of Y.
+    """Return ``(1 / L) sum_{l < L} P^(l stride) Y`` by Horner's rule: P times it averages Y over walks up to length L.
 
-    `stride` is 2 on a bipartite graph, where only odd walks lead from rows to columns. Returns `Y` itself for L = 1,
-    otherwise `out`; `scratch` is overwritten.
+    `stride` is 2 on a bipartite graph, where only odd walks lead from rows to columns. The result is `Y` itself for
+    L = 1 and `out` otherwise; `scratch` is overwritten.
     """
     if length == 1:
         return Y
@@ -181,3 +180,17 @@ def walk_targets(
         add, scale = (Y if (step - 1) % stride == 0 else None), (1 / length if step == 1 else 1.0)
         H = multiply(affinity, H, into, run, add, scale)
     return H
+
+
+def walked_rows(P_rows: Any, steps: list[Any], length: int) -> Any:
+    """Average some rows of an affinity matrix over walks up to a length, as a matrix.
+
+    `steps` are the matrices that lead one step further: the affinities themselves or, on a bipartite graph, those to
+    the other side and those back.
+    """
+    total = walk = P_rows
+    for _ in range(length - 1):
+        for step in steps:
+            walk = walk @ step
+        total = total + walk
+    return total / length

@@ -262,3 +262,8 @@ def squared_features(X: Array) -> Array:
     """Return the d (d + 1) / 2 products x_a x_b, those with a < b times sqrt(2); their inner product is (x.y)^2."""
     a, b = np.triu_indices(X.shape[1])
     return X[:, a] * X[:, b] * np.where(a == b, 1, np.sqrt(2)).astype(X.dtype)
+
+
+def embedded(kernel: Kernel) -> Kernel:
+    """Return the kernel as an embedding uses it, with the background of its pairs."""
+    return kernel if kernel.pairs is None else with_background(kernel, kernel.pairs.background)

@@ -1,7 +1,11 @@
-"""The response of single queries to given keys: each row minimises its own loss and knows of no other row."""
+"""Vectors of single rows given the fitted keys: each row minimizes its own loss and depends on no other row.
+
+Kernels with scores that enter pair by pair have an iteration of their own, in `pairwise_objective`: their loss has many
+optima, so that a row has to follow the background as it fades, and L-BFGS from one start would end in another one.
+"""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -11,35 +15,36 @@ from .normalizers.exact import exact_field
 from .normalizers.mixture import gaussian_field
 from .normalizers.neighbors import NearKeys, neighbor_field
 from .row_minimizers import gaussian_response, iterated_response
-from .sphere import _padded
+from .sphere import padded, row_dots
 from .statistics import KeyStatistics, largest_variance, pool
-from .types import Array, Field, Integers, Rows
+from .types import Array, Integers, Rows
 
 
 class Model(NamedTuple):
-    """All that a query has to know.
+    """All that embedding a row needs.
 
     Attributes
     ----------
     targets : ndarray of shape (n_all_keys, d)
-        Where a step from a query leads, walks included: affinities times it are the query's U.
+        The vectors that affinities lead to, averaged over walks: affinities times them attract a row.
     statistics : KeyStatistics
+        Of the keys.
     null_mean : ndarray of shape (d,)
-        The mean that queries are pushed away from.
+        The mean that repels a row.
     beta : float
         1 / temperature.
     keys : ndarray of shape (n_keys, d), float64, or None
-        Active keys; None for the mixture alone.
+        Keys with any affinity; None for the mixture, which needs their statistics only.
     weights : ndarray of shape (n_keys,) or None
-        Of these keys.
+        Weights of these keys.
     fingerprints : ndarray of shape (n_keys, 4) or None
-        Of the fitted rows, one for each active key, if queries and keys are of one kind.
+        Of the fitted rows, one for each of these keys, where queries and keys are of one kind.
     n_exact : int
-        Nearest keys summed.
+        Number of near keys that are summed exactly.
     cells : Cells or None
-        To find them; None if all keys are summed.
-    near : Near or None
-        The sample that stands for the others, and the clusters.
+        Index to find them by; None if all keys are summed.
+    near : NearKeys or None
+        The sample that stands for the other keys, and the clusters.
     """
 
     targets: Array
@@ -55,93 +60,88 @@ class Model(NamedTuple):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the response has a closed form."""
+        """Whether the vector of a row has a closed form."""
         return self.keys is None and len(self.statistics.weight) == 1
 
 
 def fingerprint(U: Array) -> Array:
-    """Four fixed projections, which tell apart where the affinities of rows lead."""
+    """Project the vectors that affinities lead to on four fixed directions, which tells rows apart."""
     return U @ np.random.default_rng(0).standard_normal((U.shape[1], 4))
 
 
-def _within(fitted: Any) -> float:
-    """How near fingerprints of the same affinities are, whatever is rounded."""
-    return 1e-5 * float(np.abs(fitted.maxes).max())
+class _KnownRows:
+    """The fitted rows, recognized by their fingerprints; rows with equal affinities count as the first of them."""
 
+    def __init__(self, fingerprints: Array):
+        self.tree, order = cKDTree(fingerprints), np.argsort(fingerprints[:, 0], kind="stable")
+        # Fingerprints of the same affinities are equal up to rounding.
+        self.radius = 1e-5 * float(np.abs(self.tree.maxes).max())
+        # Equal ones lie next to each other in the order of any one projection.
+        apart = np.linalg.norm(np.diff(fingerprints[order], axis=0), axis=1) > self.radius
+        starts = np.flatnonzero(np.concatenate([[True], apart]))
+        self.first = np.empty(len(order), np.intp)
+        self.first[order] = np.repeat(np.minimum.reduceat(order, starts), np.diff([*starts, len(order)]))
 
-def _known_rows(fingerprints: Array) -> tuple[Any, Integers]:
-    """A tree to look rows up by their fingerprints, and for each the first of its twins: those of the same affinities.
-
-    Twins lie next to each other in the order of any one projection.
-    """
-    fitted, order = cKDTree(fingerprints), np.argsort(fingerprints[:, 0], kind="stable")
-    apart = np.linalg.norm(np.diff(fingerprints[order], axis=0), axis=1) > _within(fitted)
-    starts = np.flatnonzero(np.concatenate([[True], apart]))
-    first = np.empty(len(order), np.intp)
-    first[order] = np.repeat(np.minimum.reduceat(order, starts), np.diff([*starts, len(order)]))
-    return fitted, first
+    def find(self, U: Array) -> tuple[Integers, Integers]:
+        """Return the fitted row of each query, and the numbers of the queries that are none."""
+        found = self.tree.query(fingerprint(U), distance_upper_bound=self.radius)[1]
+        return self.first[found % len(self.first)], np.flatnonzero(found == len(self.first))
 
 
 def out_of_sample_map(model: Model) -> Callable[[Array], Array]:
-    """From U = P Y, where the affinities of rows lead, to their vectors."""
+    """Return the function from ``U = P @ targets`` to the vectors of rows with affinities P."""
     center = pool(model.statistics)
     spectrum = np.linalg.eigh(model.beta * center.covariance[0])  # once, not for every block
-    crowd = spectrum[0][-1] - spectrum[0][0]
+    largest_repulsion = spectrum[0][-1] - spectrum[0][0]
     stiffness = model.beta * largest_variance(model.statistics)
-    fitted, first = _known_rows(model.fingerprints) if model.fingerprints is not None else (None, np.empty(0, np.intp))
+    known = None if model.fingerprints is None else _KnownRows(model.fingerprints)
+    gaussians = gaussian_field(model.statistics, model.beta)
 
-    def respond(U: Array) -> Array:
+    def embed(U: Array) -> Array:
         force = U - model.null_mean
         if model.is_closed:
-            return alone(force.astype(model.targets.dtype, copy=False))
+            return against_gaussian(force.astype(model.targets.dtype, copy=False))
         if model.keys is None:
-            return iterated_response(
-                force, alone(force), _alone(gaussian_field(model.statistics, model.beta)), stiffness
-            )
-        if fitted is None:
-            return among(model.keys, force)
-        found = fitted.query(fingerprint(U), distance_upper_bound=_within(fitted))[1]
-        new = np.flatnonzero(found == len(model.keys))
-        X: Array = model.keys[first[found % len(model.keys)]]
+            return iterated_response(force, against_gaussian(force), mixture, stiffness)
+        if known is None:
+            return against_keys(model.keys, force)
+        fitted, new = known.find(U)
+        X: Array = model.keys[fitted]
         if len(new):
-            X[new] = among(model.keys, force[new])
+            X[new] = against_keys(model.keys, force[new])
         return X
 
-    def alone(force: Array) -> Array:
-        """Against one Gaussian."""
-        return gaussian_response(_at_least(force - center.mean[0].astype(force.dtype), crowd), spectrum)
+    def mixture(X: Array, rows: Rows) -> tuple[Array, Array]:
+        """Return log Z and its gradient with the same bits whatever rows are in the block."""
+        log_z, gradient = gaussians(padded(X), rows)
+        return log_z[: len(X)], gradient[: len(X)]
 
-    def among(keys: Array, force: Array) -> Array:
-        """Against near keys, or all of them."""
-        X, near = alone(force), model.near
+    def against_gaussian(force: Array) -> Array:
+        """Return the vectors where all keys count as one Gaussian."""
+        return gaussian_response(_at_least(force - center.mean[0].astype(force.dtype), largest_repulsion), spectrum)
+
+    def against_keys(keys: Array, force: Array) -> Array:
+        """Return the vectors where near keys, or all of them, are summed exactly."""
+        X, near = against_gaussian(force), model.near
         if near is None or model.cells is None:
-            field = exact_field(keys, model.weights, model.beta, fitted is not None)
+            field = exact_field(keys, model.weights, model.beta, known is not None)
             return iterated_response(force, X, field, stiffness)
         nearest = None
-        for _ in range(2):  # the nearest keys of where we are, twice
+        for _ in range(2):  # the keys near where a row is now, and again near where it then is
             nearest = nearest_keys(X, keys, model.cells, model.n_exact, map, nearest)
             near = near._replace(nearest=nearest)
-            field = neighbor_field(model.statistics, keys, model.weights, near, model.beta, fitted is not None)
+            field = neighbor_field(model.statistics, keys, model.weights, near, model.beta, known is not None)
             X = iterated_response(force, X, field, stiffness)
         return X
 
-    return respond
+    return embed
 
 
-def _at_least(C: Array, norm: float) -> Array:
-    """Rows no shorter than `norm`: where relations pull less than the crowd pushes, the crowd is let push no more.
+def _at_least(force: Array, least: float) -> Array:
+    """Lengthen rows to a least norm, the largest force with which the spread of the keys can repel.
 
-    Otherwise whatever has little to say, hubs first of all, would be sent to where there is room, all to one place.
+    Otherwise rows with little attraction, those of hubs above all, would all be sent to the one place where keys are
+    fewest.
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", C, C))
-    return C * np.maximum(1, norm / np.where(norms > 0, norms, np.inf)).astype(C.dtype)[:, None]
-
-
-def _alone(field: Field) -> Field:
-    """A field whose rows do not depend on each other by a bit, where that does not look at their numbers."""
-
-    def padded(X: Array, rows: Rows) -> tuple[Array, Array]:
-        log_z, gradient = field(_padded(X), rows)
-        return log_z[: len(X)], gradient[: len(X)]
-
-    return padded
+    norms = np.sqrt(row_dots(force, force))
+    return force * np.maximum(1, least / np.where(norms > 0, norms, np.inf)).astype(force.dtype)[:, None]

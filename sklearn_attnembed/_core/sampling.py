@@ -140,3 +140,20 @@ def indexed_weight(index: HashIndex, hashes: Hashes) -> Array:
         position = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         found += np.where(known[position] == hashes, weight[position], 0)
     return found
+
+
+# Drawing for an embedding ----------------------------------------------------------------------------
+# Keys that stand for those that are not near, in all, and at least so many in each cluster.
+SAMPLE_SIZE, _CLUSTER_SAMPLE = 256, 64
+
+
+def stratified_sample(n: int, labels: Integers | None, n_clusters: int, seed: list[int]) -> list[Integers]:
+    """Draw numbers of keys from each cluster, with equal probability and without replacement.
+
+    The keys move between draws, so that a hash of what they are would tell nothing; numbers are drawn instead.
+    """
+    generator = np.random.default_rng(seed)
+    labels = np.zeros(n, np.intp) if labels is None else labels
+    wanted = max(SAMPLE_SIZE // n_clusters, _CLUSTER_SAMPLE)
+    members = [np.flatnonzero(labels == a) for a in range(n_clusters)]
+    return [np.sort(generator.choice(m, min(wanted, len(m)), replace=False)) for m in members]

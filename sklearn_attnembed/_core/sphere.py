@@ -1,37 +1,38 @@
-"""Rows on the unit sphere."""
+"""Geometry of rows on the unit sphere."""
+
+from types import ModuleType
 
 import numpy as np
 
 from .types import Array
 
-
-def unit_rows(X: Array) -> Array:
-    """Divide rows by their norm, in place; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", X, X))
-    X /= np.where(norms > 0, norms, 1)[:, None]
-    return X
-
-
-# Rows are padded to a multiple of so many: BLAS multiplies few rows by other code than many.
+# Rows are padded to a multiple of this number, because BLAS multiplies a few rows by other code than many.
 _FULL = 128
 
 
-def _batchless(X: Array, A: Array) -> Array:
-    """X @ A with every row the same whatever rows are with it."""
-    return (_padded(X) @ A)[: len(X)]
+def row_dots(A: Array, B: Array, xp: ModuleType = np) -> Array:
+    """Return the dot product of each row of `A` with the same row of `B`."""
+    return np.asarray(np.einsum("ij,ij->i", A, B)) if xp is np else xp.sum(A * B, axis=1)
 
 
-def _padded(X: Array) -> Array:
-    """Rows of zeros put behind, to full blocks."""
+def unit_rows(X: Array, xp: ModuleType = np) -> Array:
+    """Divide rows by their norm, in place; rows of zeros stay zero."""
+    norms = xp.sqrt(row_dots(X, X, xp))
+    X /= xp.where(norms > 0, norms, norms + 1)[:, None]
+    return X
+
+
+def tangent(G: Array, X: Array) -> Array:
+    """Project the rows of `G` onto the tangent space of the sphere at the unit rows `X`."""
+    return np.asarray(G - row_dots(G, X)[:, None] * X)
+
+
+def batchless_product(X: Array, A: Array) -> Array:
+    """Return ``X @ A``, every row with the same bits whatever rows are with it."""
+    return (padded(X) @ A)[: len(X)]
+
+
+def padded(X: Array) -> Array:
+    """Append rows of zeros up to a full block."""
     missing = -len(X) % _FULL
     return X if missing == 0 else np.concatenate([X, np.zeros((missing, X.shape[1]), X.dtype)])
-
-
-def _dots(A: Array, B: Array) -> Array:
-    """Products of rows with rows."""
-    return np.asarray(np.einsum("ij,ij->i", A, B))
-
-
-def _tangent(G: Array, X: Array) -> Array:
-    """The parts of rows that are tangent to the sphere at unit rows."""
-    return np.asarray(G - _dots(G, X)[:, None] * X)

@@ -1,0 +1,95 @@
+"""Fit the vectors of a problem: choose objective, schedule and starts for its kernel, and run the solver."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from .affinity_matrix import products
+from .normalizers.neighbors import NearKeys
+from .out_of_sample import Model, fingerprint
+from .pairwise_objective import PairwiseDescent, PairwiseSchedule, random_starts
+from .parallel import Runner
+from .problem import Problem, Strategy, build_cells_of_all
+from .softmax_objective import SoftmaxDescent, SoftmaxSchedule
+from .solver import Descent, Report, Schedule, Solution, minimize
+from .types import Array
+
+
+def fit_vectors(
+    problem: Problem,
+    Y: Array,
+    strategy: Strategy,
+    *,
+    is_gradient: bool,
+    is_warm: bool,
+    max_iter: int,
+    tol: float,
+    n_init: int,
+    run: Runner,
+    begin: Callable[[], None],
+    report: Report,
+) -> Solution:
+    """Minimize the surrogate loss of a problem from unit rows `Y`, which are overwritten.
+
+    Parameters
+    ----------
+    problem : Problem
+    Y : ndarray of shape (n, d)
+        Random rows, or those of a former fit.
+    strategy : Strategy
+        How log Z is estimated.
+    is_gradient : bool
+        Whether to take normalized gradient steps in place of the damped fixed point.
+    is_warm : bool
+        Whether `Y` comes from a former fit.
+    max_iter, tol, n_init
+        As of the estimator.
+    run : callable
+        Runs blocks on threads.
+    begin, report : callable
+        As for `minimize`.
+
+    Returns
+    -------
+    solution : Solution
+    """
+    objective: Callable[[Array], Descent]
+    schedule: Schedule
+    starts = [Y]
+    if problem.kernel.pairs is None:
+        objective = partial(SoftmaxDescent, problem, strategy, is_warm, run)
+        schedule = SoftmaxSchedule(strategy, max_iter, tol, is_gradient=is_gradient, is_warm=is_warm)
+    else:
+        objective = partial(PairwiseDescent, problem, strategy, np.empty_like(Y), run)
+        schedule = PairwiseSchedule(strategy, max_iter, tol, problem.kernel.pairs.background, is_warm=is_warm)
+        if schedule.has_search:
+            starts += random_starts(Y, strategy.seed, n_init - 1)
+    return minimize(objective, schedule, starts, max_iter=max_iter, begin=begin, report=report)
+
+
+def fitted_model(
+    problem: Problem, solution: Solution, strategy: Strategy, targets: Array, group: int, run: Runner
+) -> Model:
+    """Return all that embedding new rows of a group needs."""
+    key_group, rows = problem.key_group[group], problem.key_rows(group)
+    model = Model(
+        np.ascontiguousarray(targets[rows]),
+        solution.keys[key_group].statistics,
+        solution.keys[group].null_mean,
+        problem.beta,
+    )
+    if strategy.normalizer == "gaussian" or solution.key_index is None:
+        return model
+    keys = solution.vectors[rows].astype(np.float64)
+    model = model._replace(keys=keys, weights=problem.key_weights(group))
+    if problem.queries is not None:
+        product = products(problem.queries, targets)
+        parts = run(lambda block: fingerprint(product(block)), range(len(problem.group)))
+        model = model._replace(fingerprints=np.concatenate(list(parts)))
+    near = solution.key_index.near[group]
+    if near is None:
+        return model
+    cells = build_cells_of_all(keys, strategy, 0, run)
+    unsearched = NearKeys(np.zeros((0, strategy.n_exact), np.int32), near.sample, near.labels)
+    return model._replace(n_exact=strategy.n_exact, cells=cells, near=unsearched)

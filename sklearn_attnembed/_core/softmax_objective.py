@@ -1,0 +1,323 @@
+"""The softmax loss: attraction is one sparse product, log Z comes from a normalizer with a gradient.
+
+The force on the queries of an asymmetric P has a torque: left alone, the whole configuration goes on rotating and never
+comes to rest. The accelerated solver therefore works in the co-rotating frame: the rigid part of the last displacements
+is learned and taken out of the next step.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .affinity_matrix import additions, multiply, walk_targets
+from .normalizers.exact import exact_field
+from .normalizers.mixture import gaussian_field
+from .normalizers.neighbors import neighbor_field
+from .parallel import Runner
+from .problem import KeyIndex, Problem, Strategy, build_key_index
+from .solver import Step, has_settled
+from .sphere import row_dots, unit_rows
+from .statistics import largest_variance
+from .sweep import (
+    GroupKeys,
+    RowWeights,
+    StepParams,
+    SweepSums,
+    key_sums,
+    merge_keys,
+    merge_sums,
+    merged_by_group,
+    sweep_block,
+)
+from .types import Array, Field, Integers
+
+# Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
+# triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
+_STIFFNESS = 2.5
+# First rate of the normalized gradient steps of [DB].
+_FIRST_RATE = 0.85
+# The index is built anew so many iterations after the first time: each time changes the objective a little, and only a
+# fixed one can be converged on.
+_RENEWALS = (0, 4, 10)
+# Largest number of iterations with one Gaussian before an index is built.
+_FIRST_STAGE = 10
+# Iterations after which the largest variance and the rotation are estimated again: they change slowly, and cost as much
+# as a sweep over few rows.
+_EVERY = 3
+# Share of noise in the smoothed first vectors, which tells apart what is alike in the graph.
+_NOISE = np.float32(0.1)
+
+
+class SoftmaxSchedule:
+    """Iterate with one Gaussian first, then build the index, which costs far more, and stop at rest."""
+
+    def __init__(self, strategy: Strategy, max_iter: int, tol: float, *, is_gradient: bool, is_warm: bool):
+        self.is_plain, self.max_iter, self.tol = strategy.is_plain, max_iter, tol
+        self.is_gradient, self.is_warm = is_gradient, is_warm
+        self.second_stage: int | None = 0 if is_warm or is_gradient else None
+
+    def step(self, losses: list[float], displacement: float) -> Step:
+        """Build the index at the start of the second stage and twice after it."""
+        iteration = len(losses)
+        is_due = iteration >= min(self.max_iter // 2, _FIRST_STAGE) or displacement < 10 * self.tol
+        if self.second_stage is None and is_due:
+            self.second_stage = iteration
+        second = self.second_stage
+        return Step(
+            rebuilds_index=not self.is_plain and second is not None and iteration - second in _RENEWALS,
+            rate=_FIRST_RATE * (1 - iteration / self.max_iter) if self.is_gradient else None,
+        )
+
+    def is_over(self, losses: list[float], displacement: float, uniform: float) -> bool:
+        """Stop where displacement or loss have come to rest and the index is built for the last time."""
+        start = 0 if self.is_plain else self.second_stage
+        if self.is_gradient or start is None:
+            return False
+        stage = losses[start:]
+        if not self.is_plain and len(stage) <= _RENEWALS[-1] + 1:
+            return False
+        highest = max(stage[0], uniform) if self.is_warm else stage[0]
+        return displacement < self.tol or has_settled(stage, self.tol, highest)
+
+
+class MomentumState(NamedTuple):
+    """How the accelerated solver goes on.
+
+    Attributes
+    ----------
+    age : int
+        Iterations since the last restart.
+    is_restart : bool
+        Whether the last iteration restarted the momentum.
+    caution : float
+        Factor of the damping, raised where one restart follows another.
+    rotation : ndarray of shape (d, d)
+        Antisymmetric generator of the co-rotating frame.
+    """
+
+    age: int
+    is_restart: bool
+    caution: float
+    rotation: Array
+
+
+def momentum(age: Array | int) -> Array:
+    """Return Nesterov's momentum, so many steps after a restart, up to 0.9."""
+    return np.minimum((age + 1) / (age + 3), 0.9)
+
+
+class SoftmaxDescent:
+    """Vectors of all groups, moved by sweeps over blocks of rows on threads; the best iterate is kept."""
+
+    def __init__(self, problem: Problem, strategy: Strategy, is_warm: bool, run: Runner, Y: Array):
+        self.problem, self.strategy, self.run = problem, strategy, run
+        self.current, self.last, self.following, self.best = Y, Y.copy(), np.empty_like(Y), np.empty_like(Y)
+        self.walked = np.empty_like(Y) if problem.walk_length > 1 else None
+        if not is_warm:
+            smooth_over_graph(problem, self.current, self.last, self.following, run)
+            np.copyto(self.last, self.current)
+        weight = np.ones(len(Y)) if problem.weight is None else problem.weight
+        self.shares = np.stack([weight, problem.null]).astype(Y.dtype)
+        self.key_index: KeyIndex | None = None
+        self.keys = all_keys(problem, self.current, self.shares, None, 1, run)
+        self.least_damping = smallest_damping(problem)
+        self.momentum = MomentumState(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
+        self.loss = self.displacement = self.lowest = np.inf
+        self.largest_variance = 0.0
+
+    def rebuild_index(self, iteration: int) -> None:
+        """Build the index, which changes the loss: momentum and the best iterate start anew."""
+        self.key_index = build_key_index(self.problem, self.current, self.strategy, self.key_index, iteration, self.run)
+        self.keys = self._keys_of(self.current)
+        self.momentum, self.lowest = MomentumState(0, False, 1.0, self.momentum.rotation), np.inf
+
+    def step(self, step: Step, iteration: int) -> None:
+        """Sweep over all rows once."""
+        is_due = iteration % _EVERY == 0
+        if is_due or step.rebuilds_index:
+            self.largest_variance = max(largest_variance(group.statistics) for group in self.keys)
+        damping = self._damping()
+        with_torque = is_due and step.rate is None
+        sums = self._sweep(damping, step.rate, with_torque)
+        n = len(self.current)
+        self.loss = sum(part.loss for part in sums) / n
+        self.displacement = float(np.sqrt(sum(part.displacement for part in sums) / n))
+        self.momentum = next_momentum(self.momentum, sums, damping, self.keys if with_torque else None)
+        self.keys = [part.keys for part in sums]
+        self.current, self.following = self.following, self.current
+        if self.loss < self.lowest:  # `following` is what the loss belongs to
+            self.lowest, self.best, self.following = self.loss, self.following, self.best
+
+    def snapshot(self) -> Array:
+        """Return a copy of the vectors after the last iteration."""
+        return self.current.copy()
+
+    def result(self) -> Array:
+        """Return the iterate of the lowest loss, or the one after it if that was the last."""
+        vectors = self.current if self.loss == self.lowest else self.best
+        self.keys = self._keys_of(vectors)
+        return vectors
+
+    def _keys_of(self, Y: Array) -> list[GroupKeys]:
+        return all_keys(self.problem, Y, self.shares, self._labels(), self.strategy.n_clusters, self.run)
+
+    def _labels(self) -> Integers | None:
+        return None if self.key_index is None else self.key_index.labels
+
+    def _damping(self) -> float:
+        """Return the damping: vectors that are all on one side repel each other, and themselves, to the other side."""
+        one_sided = 1.2 * max(float(np.linalg.norm(group.null_mean)) for group in self.keys)
+        stiffness = _STIFFNESS * (self.problem.beta * self.largest_variance)
+        return self.momentum.caution * (max(self.least_damping, one_sided) + stiffness)
+
+    def _sweep(self, damping: float, rate: float | None, with_torque: bool) -> list[SweepSums]:
+        """Read `current`, write `following` and renew `last`, block by block, so that a block stays in the cache."""
+        problem, last, following = self.problem, self.last, self.following
+        current, labels, n_clusters = self.current, self._labels(), self.strategy.n_clusters
+        targets = walk_targets(
+            *(problem.affinity, current, problem.walk_length, len(problem.sizes), self.run),
+            out=self.walked,
+            scratch=following,
+        )
+        add_product, bounds = additions(problem.affinity, targets), problem.affinity.bounds
+        fields = [self._field(group) for group in range(len(problem.sizes))]
+        params = [self._params(group, fields[group], damping, rate, with_torque) for group in range(len(fields))]
+
+        def one(block: int) -> SweepSums:
+            rows, group = bounds[block], problem.group[block]
+            Y = current[rows]
+            attraction = add_product(block, np.zeros_like(Y))
+            repulsion = None
+            if (field := fields[group]) is not None:
+                first = problem.group_rows(group).start
+                log_z, mean = field(Y, slice(rows.start - first, rows.stop - first))
+                repulsion = float(log_z.sum(dtype=np.float64)), mean
+            weights = row_weights(problem, rows, self.shares, labels, n_clusters)
+            new, proposal, sums = sweep_block(Y, last[rows], attraction, params[group], weights, repulsion)
+            following[rows], last[rows] = new, proposal
+            return sums
+
+        return merged_by_group(problem.group, self.run(one, range(len(bounds))), merge_sums)
+
+    def _field(self, group: int) -> Field | None:
+        """Return log Z and its gradient for the rows of a group; None for one Gaussian that `StepParams` describe."""
+        problem, index = self.problem, self.key_index
+        statistics, near = self.keys[problem.key_group[group]].statistics, None if index is None else index.near[group]
+        if index is None and problem.weight is None:
+            return None
+        if index is None or self.strategy.normalizer == "gaussian":
+            return gaussian_field(statistics, problem.beta, dtype=self.current.dtype)
+        keys, weights = self.current[problem.key_rows(group)], problem.key_weights(group)
+        if near is None:
+            return exact_field(keys, weights, problem.beta)
+        return neighbor_field(statistics, keys, weights, near, problem.beta)
+
+    def _params(
+        self, group: int, field: Field | None, damping: float, rate: float | None, with_torque: bool
+    ) -> StepParams:
+        """Return the parameters of a step; log Z of one Gaussian follows from the second moments of the queries."""
+        beta, dtype = self.problem.beta, self.current.dtype
+        offset, log_z = -self.keys[group].null_mean, 0.0
+        rotation = self.momentum.rotation
+        matrix = damping * np.eye(len(rotation)) - rotation if rate is None else np.zeros_like(rotation)
+        if field is None:
+            queries, keys = self.keys[group].statistics, self.keys[self.problem.key_group[group]].statistics
+            spread = beta * keys.covariance[0]
+            moment = queries.covariance[0] + np.outer(queries.mean[0], queries.mean[0])
+            log_z = float(np.log(keys.weight[0]) + beta / 2 * np.vdot(spread, moment))
+            offset, matrix = offset - keys.mean[0], matrix - spread
+        push = 0.0 if rate is not None else float(momentum(self.momentum.age))
+        return StepParams(beta, offset.astype(dtype), matrix.astype(dtype), log_z, push, rate, with_torque)
+
+
+def all_keys(
+    problem: Problem, Y: Array, shares: Array, labels: Integers | None, n_clusters: int, run: Runner
+) -> list[GroupKeys]:
+    """Return the keys of each group."""
+    bounds = problem.affinity.bounds
+
+    def one(block: int) -> GroupKeys:
+        return key_sums(Y[bounds[block]], row_weights(problem, bounds[block], shares, labels, n_clusters))
+
+    return merged_by_group(problem.group, run(one, range(len(bounds))), merge_keys)
+
+
+def row_weights(problem: Problem, rows: slice, shares: Array, labels: Integers | None, n_clusters: int) -> RowWeights:
+    """Return how the rows of a block count as keys."""
+    block_labels = None if labels is None else labels[rows]
+    return RowWeights(shares[:, rows], problem.weight is not None, block_labels, n_clusters)
+
+
+def smooth_over_graph(problem: Problem, Y: Array, spare: Array, out: Array, run: Runner) -> None:
+    """Smooth random vectors over the graph, in place: P^4 Y, less its mean, on the sphere.
+
+    Four products, which save more iterations than they cost.
+    """
+    for source, target in ((Y, spare), (spare, out), (out, spare), (spare, out)):
+        multiply(problem.affinity, source, target, run)
+    bounds = problem.affinity.bounds
+    sums = run(lambda block: out[bounds[block]].sum(axis=0) / problem.sizes[problem.group[block]], range(len(bounds)))
+    means = merged_by_group(problem.group, sums, np.add)
+
+    def one(block: int) -> None:
+        rows, mean = bounds[block], means[problem.group[block]].astype(out.dtype)
+        new = out[rows] - mean
+        size = row_dots(new, new)
+        least = np.finfo(out.dtype).eps ** 2 * max(float(mean @ mean), float(np.finfo(out.dtype).tiny))
+        kept = size > least
+        Y[rows][kept] = unit_rows(unit_rows(new[kept]) + _NOISE * Y[rows][kept])
+
+    for _ in run(one, range(len(bounds))):
+        pass
+
+
+def next_momentum(
+    state: MomentumState, sums: list[SweepSums], damping: float, keys: list[GroupKeys] | None
+) -> MomentumState:
+    """Restart where the step turned back, raise the damping if that happens twice in a row, learn the rotation.
+
+    `keys` are those before the step, where the torque was summed.
+    """
+    is_restart = sum(part.overshoot for part in sums) > 0
+    caution = state.caution * (1.5 if is_restart and state.is_restart else 1)
+    rotation = state.rotation
+    if keys is not None:
+        torque = np.sum([part.torque for part in sums], axis=0)
+        rotation = rotation + damping * fitted_rotation(torque, _second_moment(keys))
+    return MomentumState(0 if is_restart else state.age + 1, is_restart, caution, rotation)
+
+
+def _second_moment(keys: list[GroupKeys]) -> Array:
+    """Return the sum of ``y y'`` over all rows, from the statistics."""
+    moment: Array = sum(
+        scatter + weight * np.outer(mean, mean)
+        for group in keys
+        for weight, mean, scatter in zip(*group.statistics, strict=True)
+    )
+    return moment
+
+
+def fitted_rotation(torque: Array, second_moment: Array) -> Array:
+    """Return the antisymmetric R for which Y R is nearest to the displacements D, given Y'D and Y'Y.
+
+    Solves Y'Y R + R Y'Y = Y'D - D'Y in the eigenbasis of Y'Y, damped where there is hardly any variance.
+    """
+    variance, basis = np.linalg.eigh(second_moment)
+    variance = variance.clip(0)
+    skew = basis.T @ (torque - torque.T) @ basis
+    least = 0.02 * max(float(variance[-1]), float(np.finfo(np.float64).tiny))
+    rotation: Array = basis @ (skew / (variance[:, None] + variance + least)) @ basis.T
+    return rotation
+
+
+def smallest_damping(problem: Problem) -> float:
+    """Return how negative an eigenvalue of the walk average can be, with a fifth to spare; damping is never less.
+
+    Powers of a row-stochastic P have eigenvalues in the unit disc: -1 at the worst, for one step. Averages over more
+    steps hold less, -0.44 for three; but not on a bipartite graph, whose walks are all odd.
+    """
+    if len(problem.sizes) > 1:
+        return 1.0
+    angle = np.linspace(0, np.pi, 513)
+    average = np.mean([np.cos(step * angle) for step in range(1, problem.walk_length + 1)], axis=0)
+    return float(min(1.0, -1.2 * average.min()))
