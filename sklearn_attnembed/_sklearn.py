@@ -93,11 +93,6 @@ _num_samples = _optional("sklearn.utils.validation", "_num_samples", _n_rows_of)
 # ``out += A @ X`` for the arrays of a CSR matrix A. Without it, plain products give the same more slowly.
 csr_matvecs: Callable[..., None] | None = _optional("scipy.sparse._sparsetools", "csr_matvecs", None)
 
-try:
-    from scipy.sparse._sparsetools import csr_matvecs
-except ImportError:  # a plain product gives the same, more slowly
-    csr_matvecs = None
-
 __all__ = [
     "BaseEstimator",
     "CallbackSupportMixin",
