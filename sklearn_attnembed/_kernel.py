@@ -183,10 +183,11 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ValueError
             If `X` is not a matrix of finite numbers, or `kernel` has no features of this `method`.
         """
-        if self.kernel == "softmax" and self.method != "landmarks":
+        if self.method != "landmarks" and not KERNELS[self.kernel].has_squared_features:
+            others = sorted(name for name, kernel in KERNELS.items() if kernel.has_squared_features)
             raise ValueError(
-                f"method={self.method!r} gives features of the squared score, but kernel='softmax'. Use "
-                "kernel='expressive' or 'squared', or method='landmarks'."
+                f"method={self.method!r} gives features of the squared score, but kernel={self.kernel!r}. Use "
+                f"kernel={' or '.join(map(repr, others))}, or method='landmarks'."
             )
         if self.landmarks is not None and self.method != "landmarks":
             raise ValueError(

@@ -1,33 +1,39 @@
-"""Attention scores, their cross entropy and normalisers, exact, in bounded blocks."""
+"""Attention scores, their cross entropy with affinities and their normalizers: exact, in bounded memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from ._core import affinity_matrix, parallel
-from ._core.kernels import KERNELS, SOFTMAX, as_kernel, check_scores
+from ._core.kernels import KERNELS, SOFTMAX, Kernel, as_kernel, check_scores, with_background
 from ._core.logsum import log_difference
 from ._core.normalizers.exact import attention_rows, exact_attention
-from ._core.parallel import block_runner
+from ._core.parallel import Runner, block_runner
 from ._sklearn import Interval, StrOptions, check_array, check_key_weight, validate_params
 from ._sparse import canonical
 from ._typing import Float64, Integers, KernelLike, MatrixLike, Vectors
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
 
+# Pairs whose vectors are gathered at once.
+_PAIRS = 2**14
+
 _CONSTRAINTS = {
     "kernel": [StrOptions(set(KERNELS)), callable],
+    "background": [Interval(Real, 0, None, closed="left")],
     "temperature": [Interval(Real, 0, None, closed="neither")],
     "n_jobs": [Integral, None],
 }
 
 
 def _queries_and_keys(queries: ArrayLike, keys: ArrayLike | None, temperature: float) -> tuple[Vectors, Vectors]:
-    """Both as matrices of equal width, in the precision they are in, whose scores do not overflow."""
+    """Validate queries and keys: matrices of equal width, in their own precision, whose scores do not overflow."""
     queries = check_array(queries, dtype=[np.float64, np.float32], input_name="queries")
     keys = queries if keys is None else check_array(keys, dtype=[np.float64, np.float32], input_name="keys")
     if queries.shape[1] != keys.shape[1]:
@@ -46,25 +52,28 @@ def log_normalizer_exact(
     *,
     key_weight: ArrayLike | None = None,
     kernel: KernelLike = "softmax",
+    background: float = 0.0,
     temperature: float = 1.0,
     n_jobs: int | None = None,
 ) -> Float64:
-    """Sum over all keys for log Z of every query, in bounded memory.
+    """Compute log Z of every query by the sum over all keys, in bounded memory.
 
     Parameters
     ----------
     queries : array-like of shape (n_queries, d)
         Queries.
     keys : array-like of shape (n_keys, d), default=None
-        Keys; the queries if None.
+        Keys. The queries are the keys if None.
     key_weight : array-like of shape (n_keys,), default=None
-        Non-negative weights w of the keys; ones if None.
+        Non-negative weights w of the keys. All are 1 if None.
     kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
         Attention kernel f, or any non-negative function of an array of scores.
+    background : float, default=0.0
+        Constant added to f. ``AttentionEmbedding(kernel="expressive")`` is trained with 0.01.
     temperature : float, default=1.0
         Scores are divided by it.
     n_jobs : int or None, default=None
-        Threads; the result does not depend on it.
+        Number of threads. The result does not depend on it.
 
     Returns
     -------
@@ -73,8 +82,8 @@ def log_normalizer_exact(
 
     See Also
     --------
-    sklearn_attnembed.NormalizerEstimator : Close to it, at a cost for a query that does not depend on the keys.
-    relative_error : How close.
+    sklearn_attnembed.NormalizerEstimator : Estimates at a cost for a query that does not depend on the keys.
+    relative_error : Relative error of such estimates.
 
     Examples
     --------
@@ -84,7 +93,7 @@ def log_normalizer_exact(
     """
     queries, keys = _queries_and_keys(queries, keys, temperature)
     bounds = parallel.row_blocks([len(queries)], 512)
-    kernel, beta, log_weights = as_kernel(kernel), 1 / temperature, None
+    kernel, beta, log_weights = with_background(as_kernel(kernel), background), 1 / temperature, None
     if key_weight is not None:
         with np.errstate(divide="ignore"):
             log_weights = np.log(check_key_weight(key_weight, keys, "key_weight"))
@@ -96,36 +105,43 @@ def log_normalizer_exact(
         return np.concatenate(list(run(log_z, range(len(bounds)))))
 
 
-@validate_params({k: _CONSTRAINTS[k] for k in ("kernel", "temperature")}, prefer_skip_nested_validation=True)
+@validate_params(
+    {k: _CONSTRAINTS[k] for k in ("kernel", "background", "temperature")}, prefer_skip_nested_validation=True
+)
 def attention_scores(
     queries: ArrayLike,
     keys: ArrayLike | None = None,
     *,
     kernel: KernelLike = "softmax",
+    background: float = 0.0,
     temperature: float = 1.0,
 ) -> Float64:
-    """The attention matrix: who attends to whom. It is dense; pass the queries of interest only.
+    """Compute the attention matrix, the weight of every key for every query.
+
+    The matrix is dense, so pass only the queries of interest.
 
     Parameters
     ----------
     queries : array-like of shape (n_queries, d)
         Queries.
     keys : array-like of shape (n_keys, d), default=None
-        Keys; the queries if None.
+        Keys. The queries are the keys if None.
     kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
         Attention kernel f, or any non-negative function of an array of scores.
+    background : float, default=0.0
+        Constant added to f. ``AttentionEmbedding(kernel="expressive")`` is trained with 0.01.
     temperature : float, default=1.0
         Scores are divided by it.
 
     Returns
     -------
     attention : ndarray of shape (n_queries, n_keys)
-        Rows sum to one; uniform for a query whose weights are all zero.
+        Rows sum to one. The row of a query whose weights are all zero is uniform.
 
     See Also
     --------
-    sklearn_attnembed.attention : What they make of values, without the matrix.
-    attention_cross_entropy : How far they are from affinities.
+    sklearn_attnembed.attention : Output of attention over values, without the matrix.
+    attention_cross_entropy : Cross entropy between affinities and attention.
 
     Examples
     --------
@@ -135,15 +151,14 @@ def attention_scores(
     """
     queries, keys = _queries_and_keys(queries, keys, temperature)
     scores = queries.astype(np.float64) @ keys.T.astype(np.float64) / temperature
-    return np.asarray(attention_rows(as_kernel(kernel).log_value(scores)), np.float64)
+    return np.asarray(attention_rows(with_background(as_kernel(kernel), background).log_value(scores)), np.float64)
 
 
 @validate_params(
     {
-        "temperature": _CONSTRAINTS["temperature"],
+        **_CONSTRAINTS,
         "rows": ["array-like", None],
         "walk_length": [Interval(Integral, 1, None, closed="left")],
-        "n_jobs": _CONSTRAINTS["n_jobs"],
     },
     prefer_skip_nested_validation=True,
 )
@@ -152,42 +167,56 @@ def attention_cross_entropy(
     queries: ArrayLike,
     keys: ArrayLike | None = None,
     *,
+    kernel: KernelLike = "softmax",
+    background: float = 0.0,
     rows: ArrayLike | None = None,
     temperature: float = 1.0,
     walk_length: int = 1,
     n_jobs: int | None = None,
 ) -> float:
-    """Cross entropy between affinities and softmax attention, exactly normalised: the loss without its surrogate.
+    """Compute the cross entropy between affinities and attention with its exact normalizer.
 
-    ``mean_i [ -sum_j P_ij x_i . y_j / temperature + log Z_i ]`` over rows with any affinity.
+    This is the loss of an embedding without the approximation of log Z:
+    ``mean_i [ -sum_j P_ij log f(x_i . y_j / temperature) + log Z_i ]`` over rows with any affinity.
 
     Parameters
     ----------
     affinities : {array-like, sparse matrix} of shape (n_queries, n_keys)
-        Non-negative; rows are divided by their sums.
+        Non-negative affinities. Rows are divided by their sums.
     queries : array-like of shape (n_queries, d)
         Query vectors x.
     keys : array-like of shape (n_keys, d), default=None
-        Key vectors y; the queries if None. Zero rows, as isolated samples have, are no keys.
+        Key vectors y. The queries are the keys if None. Zero rows, as isolated samples have, are not keys, and count
+        with log f = 0.
+    kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
+        Attention kernel f, or any non-negative function of an array of scores.
+    background : float, default=0.0
+        Constant added to f. ``AttentionEmbedding(kernel="expressive")`` is trained with 0.01.
     rows : array-like of int of shape (n_rows,), default=None
-        Look at these rows alone: a sample, where all are too many for an exact sum. All of them if None.
-        A mask of them serves too.
+        Rows that the mean is taken over, as numbers or as a mask: a sample, where all are too many for an exact sum.
+        All rows if None.
     temperature : float, default=1.0
         Scores are divided by it.
     walk_length : int, default=1
-        Take the average of the first so many powers of the affinities (square ones only).
+        Number of powers of the affinities, from the first, that are averaged. Needs square affinities if above 1.
     n_jobs : int or None, default=None
-        Threads; the result does not depend on it.
+        Number of threads. The result does not depend on it.
 
     Returns
     -------
     cross_entropy : float
-        In nats; ``log(n_keys)`` for attention that knows nothing.
+        Cross entropy in nats; ``log(n_keys)`` for uniform attention, infinite where f vanishes for a pair with any
+        affinity.
 
     See Also
     --------
     attention_scores : The attention itself.
-    sklearn_attnembed.AttentionEmbedding : Makes it small; its `perplexity` is the exponential of it.
+    sklearn_attnembed.AttentionEmbedding : Minimizes it; its `perplexity` is the exponential of it.
+
+    Notes
+    -----
+    Softmax needs the product of the affinities with the keys alone. Other kernels, or a background, need the score of
+    every pair with any affinity, of the averaged powers if there are any, whose number may be large.
 
     Examples
     --------
@@ -224,24 +253,55 @@ def attention_cross_entropy(
             f"{np.count_nonzero(is_target)} of {len(is_target)} rows and {len(occupied)} of {len(keys)} keys are such. "
             "Pass other rows, or those that an embedding was trained on."
         )
-    affinity = affinity_matrix.blocked(P, parallel.row_blocks([P.shape[0]], queries.shape[1]))
     with block_runner(n_jobs) as run:
-        targets = affinity_matrix.walk_targets(affinity, keys, walk_length, 1, run)
-        if rows is not None:
-            affinity = affinity_matrix.blocked(P[chosen], parallel.row_blocks([len(queries)], queries.shape[1]))
-        bounds, product = affinity.bounds, affinity_matrix.products(affinity, targets)
-        beta = 1 / temperature
+        arguments = P, queries, keys, chosen, walk_length
+        f, beta = with_background(as_kernel(kernel), background), 1 / temperature
+        bounds = parallel.row_blocks([len(queries)], queries.shape[1])
+        log_f = _linear_log_f(*arguments, beta, run) if f is SOFTMAX else _log_f_of_pairs(*arguments, f, beta)
 
         def loss(block: int) -> Vectors:
-            X = queries[bounds[block]]
-            log_z = exact_attention(X, occupied, None, SOFTMAX, beta)[0]
-            return (log_z - beta * np.einsum("ij,ij->i", X, product(block)))[is_target[bounds[block]]]
+            rows = bounds[block]
+            log_z = exact_attention(queries[rows], occupied, None, f, beta)[0]
+            return (log_z - log_f(rows))[is_target[rows]]
 
         return float(np.mean(np.concatenate(list(run(loss, range(len(bounds)))))))
 
 
+def _linear_log_f(
+    P: Any, queries: Vectors, keys: Vectors, chosen: Any, walk_length: int, beta: float, run: Runner
+) -> Callable[[slice], Vectors]:
+    """Return ``sum_j P_ij s_ij`` of rows: one product, because log f of softmax is linear in the keys."""
+    affinity = affinity_matrix.blocked(P, parallel.row_blocks([P.shape[0]], keys.shape[1]))
+    targets = affinity_matrix.walk_targets(affinity, keys, walk_length, 1, run)
+    P = P[chosen] if isinstance(chosen, np.ndarray) else P
+    return lambda rows: beta * np.einsum("ij,ij->i", queries[rows], P[rows] @ targets)
+
+
+def _log_f_of_pairs(
+    P: Any, queries: Vectors, keys: Vectors, chosen: Any, walk_length: int, kernel: Kernel, beta: float
+) -> Callable[[slice], Vectors]:
+    """Return ``sum_j P_ij log f(s_ij)`` of rows, pair by pair."""
+    numbers, occupied = np.arange(P.shape[0])[chosen], np.flatnonzero(keys.any(axis=1))
+
+    def log_f(rows: slice) -> Vectors:
+        walk = total = P[numbers[rows]]
+        for _ in range(walk_length - 1):
+            walk = walk @ P
+            total = total + walk
+        pairs = sp.coo_array(total[:, occupied] / walk_length)
+        some = pairs.data > 0  # without affinity, a weight of zero is no loss
+        row, key, affinity = pairs.row[some], occupied[pairs.col[some]], pairs.data[some]
+        out, X = np.zeros(pairs.shape[0]), queries[rows]
+        for part in (slice(i, i + _PAIRS) for i in range(0, len(row), _PAIRS)):
+            scores = beta * np.einsum("ij,ij->i", X[row[part]], keys[key[part]])
+            out += np.bincount(row[part], affinity[part] * kernel.log_value(scores), len(out))
+        return out
+
+    return log_f
+
+
 def _row_numbers(rows: ArrayLike, n: int) -> Integers:
-    """Numbers of some of `n` rows, given as such or by a mask."""
+    """Return the numbers of some of `n` rows, given as numbers or by a mask."""
     rows = np.asarray(rows)
     rows = np.flatnonzero(rows) if rows.dtype == bool and rows.shape == (n,) else rows
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or not -n <= rows.min() <= rows.max() < n:
@@ -253,17 +313,17 @@ def _row_numbers(rows: ArrayLike, n: int) -> Integers:
 
 
 def relative_error(log_estimate: ArrayLike, log_exact: ArrayLike) -> Float64:
-    """Relative error of Z from logarithms.
+    """Compute the relative error of Z from logarithms.
 
     Parameters
     ----------
     log_estimate, log_exact : array-like of shape (n_queries,)
-        Log Z, estimated and exact.
+        Estimated and exact log Z.
 
     Returns
     -------
     error : ndarray of shape (n_queries,)
-        ``|Z_estimate / Z_exact - 1|``; zero where both are equal, zero or infinite too.
+        ``|Z_estimate / Z_exact - 1|``; zero where both are equal, also if both are zero or infinite.
 
     Raises
     ------
@@ -273,7 +333,7 @@ def relative_error(log_estimate: ArrayLike, log_exact: ArrayLike) -> Float64:
     See Also
     --------
     log_normalizer_exact : The exact log Z.
-    sklearn_attnembed.inspection.NormalizerErrorDisplay : Errors as a picture.
+    sklearn_attnembed.inspection.NormalizerErrorDisplay : Plot of the errors.
 
     Examples
     --------

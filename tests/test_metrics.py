@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, logsumexp
 
-from sklearn_attnembed import metrics
+from sklearn_attnembed import AttentionEmbedding, metrics
 from sklearn_attnembed.metrics import attention_cross_entropy
 
 RNG = np.random.default_rng(0)
@@ -51,6 +51,51 @@ def test_isolated_vectors_are_no_keys():
     assert_allclose(metrics.attention_cross_entropy(wide, X, padded), metrics.attention_cross_entropy(A, X, Y))
 
 
+@pytest.mark.parametrize("background", [0.0, 0.3])
+@pytest.mark.parametrize("kernel", ["softmax", "squared", "expressive", np.cosh])
+def test_metrics_of_any_kernel_and_background_are_loops(kernel, background):
+    functions = {"softmax": np.exp, "squared": np.square, "expressive": lambda s: s**2 / (1 + s**2)}
+    f = functions.get(kernel, kernel)
+    P = A[:5] / np.maximum(A[:5].sum(axis=1, keepdims=True), 1e-300)
+    expected = []
+    for i in range(5):
+        weights = [f(sum(x * y for x, y in zip(X[i], key, strict=True)) / 0.7) + background for key in Y]
+        z = sum(weights)
+        expected.append(-sum(p * np.log(w / z) for p, w in zip(P[i], weights, strict=True) if p > 0))
+        options = {"kernel": kernel, "background": background, "temperature": 0.7}
+        assert_allclose(metrics.log_normalizer_exact(X[i : i + 1], Y, **options), [np.log(z)])
+        assert_allclose(metrics.attention_scores(X[i : i + 1], Y, **options)[0], np.array(weights) / z)
+    assert_allclose(attention_cross_entropy(A[:5], X[:5], Y, **options), np.mean(expected))
+    some = attention_cross_entropy(A[:5], X[:5], Y, rows=[3, 1], **options)
+    assert_allclose(some, np.mean([expected[3], expected[1]]))
+
+
+def test_cross_entropy_of_walks_pair_by_pair():
+    """Softmax written as a function goes pair by pair and gives what one product gives."""
+    P = sp.random_array((40, 40), density=0.1, rng=0, format="csr")
+    vectors = np.random.default_rng(1).standard_normal((40, 3))
+    vectors[5] = 0
+    for options in ({"walk_length": 3}, {"walk_length": 2, "rows": [7, 3, 5]}, {"n_jobs": 2}):
+        a, b = (attention_cross_entropy(P, vectors, kernel=kernel, **options) for kernel in ("softmax", np.exp))
+        assert_allclose(a, b)
+
+
+def test_cross_entropy_is_infinite_where_a_weight_vanishes():
+    assert attention_cross_entropy(np.eye(2)[::-1], np.eye(2), kernel="squared") == np.inf
+    assert attention_cross_entropy(np.eye(2), np.eye(2), kernel="squared") == 0
+    assert attention_cross_entropy(np.eye(2)[::-1], np.eye(2), kernel="squared", background=1.0) < np.inf
+
+
+def test_expressive_embedding_is_scored_from_outside():
+    graph = sp.random_array((60, 60), density=0.1, rng=0, format="csr")
+    graph = graph + graph.T
+    model = AttentionEmbedding(4, affinity="precomputed", kernel="expressive", temperature=0.5, random_state=0)
+    model.fit(graph)
+    options = {"kernel": "expressive", "background": 0.01, "temperature": 0.5}
+    loss = attention_cross_entropy(graph, model.embedding_, model.key_embedding_, **options)
+    assert_allclose(-model.score(graph), loss)
+
+
 def test_relative_error():
     assert_allclose(metrics.relative_error(np.log([1.1, 0.9, 1]), np.zeros(3)), [0.1, 0.1, 0])
 
@@ -74,6 +119,8 @@ def test_relative_error_of_nothing_and_everything():
         (lambda: metrics.attention_cross_entropy(-A, X, Y), "non-negative, but the smallest is -"),
         (lambda: metrics.attention_cross_entropy(A, X, Y, walk_length=2), "walk_length=2 needs square"),
         (lambda: metrics.attention_scores(X, Y, temperature=0.0), "'temperature' parameter"),
+        (lambda: metrics.attention_scores(X, Y, background=-1.0), "'background' parameter"),
+        (lambda: attention_cross_entropy(A, X, Y, kernel="cosine"), "'kernel' parameter"),
         (lambda: metrics.relative_error([0.0, np.nan], [0.0, 0.0]), "no NaN.* with 1 and 0 NaN"),
         (lambda: metrics.relative_error([0.0, 1.0], [0.0]), r"one shape.*\(2,\) and \(1,\)"),
         (lambda: attention_cross_entropy(np.zeros((2, 2)), np.eye(2)), "positive entry.*but 0 of 2 rows"),

@@ -202,6 +202,8 @@ KERNELS = {kernel.name: kernel for kernel in (SOFTMAX, SQUARED, EXPRESSIVE)}
 
 def with_background(kernel: Kernel, background: float) -> Kernel:
     """Return the kernel f + background."""
+    if background == 0:
+        return kernel
 
     def log_expectation(m: Array, v: Array) -> Array:
         return np.log(np.exp(kernel.log_expectation(m, v)) + background)
