@@ -18,9 +18,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._core.kernels import KERNELS, expressive
-from ._core.magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
 from ._core.normalizers.exact import attention_rows
 from ._core.parallel import block_runner
+from ._magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
 from ._sklearn import (
     BaseEstimator,
     Interval,

@@ -132,8 +132,8 @@ def _sweep(size: Size) -> int:
 
 
 def _scores(size: Size, itemsize: int) -> int:
-    """Scores of all keys, block by block: their exponentials three times in double precision."""
-    return (24 + itemsize) * exact._BLOCK_ELEMENTS * size.n_threads
+    """Return the bytes of a block of scores with all keys, and of their exponentials in double precision."""
+    return (8 + itemsize) * exact._BLOCK_ELEMENTS * size.n_threads
 
 
 def _near_and_sampled(size: Size, itemsize: int) -> int:
@@ -176,7 +176,7 @@ def _responding(size: Size) -> int:
         return known + in_double + history * size.blocks(size.d * size.n_clusters, 1)
     known += in_double + _lists(size) + size.sides[-1] * size.d * 8  # the keys, in double precision
     if size.is_bipartite:
-        scores = _scores(size, 0) if size.normalizer == "exact" else _near_and_sampled(size, 8)
+        scores = _scores(size, 8) if size.normalizer == "exact" else _near_and_sampled(size, 8)
         return known + scores + history * size.blocks(size.d * size.n_clusters, 1)
     # Rows are recognised by four numbers of each, in a tree.
     return known + 96 * size.n + 3 * 8 * block

@@ -13,9 +13,9 @@ import scipy.sparse as sp
 from .kernels import Kernel, PairTerms, with_background
 from .normalizers.mixture import gaussian_field
 from .parallel import Runner
-from .problem import KeyIndex, Problem, Strategy, build_key_index
-from .softmax_objective import all_keys, momentum
-from .solver import Step, has_settled
+from .problem import Problem, Strategy
+from .softmax_objective import momentum
+from .solver import Descent, Step, has_settled
 from .sphere import row_dots, unit_rows
 from .statistics import KeyStatistics, group_sums, largest_variance, pool
 from .types import Array, Field, Integers
@@ -57,22 +57,12 @@ class PairwiseSchedule:
         return len(settled) > 0 and (displacement < self.tol or has_settled(settled, self.tol, uniform))
 
 
-class PairwiseDescent:
+class PairwiseDescent(Descent):
     """Vectors of all groups, moved one group after the other: rows and columns would alternate otherwise."""
 
     def __init__(self, problem: Problem, strategy: Strategy, following: Array, run: Runner, Y: Array):
-        self.problem, self.strategy, self.run, self.following = problem, strategy, run, following
-        self.current, self.last, self.age = Y, Y.copy(), np.zeros(len(Y))
-        weight = np.ones(len(Y)) if problem.weight is None else problem.weight
-        self.shares = np.stack([weight, problem.null]).astype(Y.dtype)
-        self.key_index: KeyIndex | None = None
-        self.keys = self._keys()
-        self.loss = self.displacement = np.inf
-
-    def rebuild_index(self, iteration: int) -> None:
-        """Find the clusters."""
-        self.key_index = build_key_index(self.problem, self.current, self.strategy, None, iteration, self.run)
-        self.keys = self._keys()
+        super().__init__(problem, strategy, run, Y)
+        self.following, self.age = following, np.zeros(len(Y))
 
     def step(self, step: Step, iteration: int) -> None:
         """Move all rows once."""
@@ -95,22 +85,14 @@ class PairwiseDescent:
                 loss += block_loss
                 moved += block_moved
             self.current[self.problem.group_rows(group)] = self.following[self.problem.group_rows(group)]
-            self.keys = self._keys()
+            self.keys = self.keys_of(self.current)
         self.loss, self.displacement = loss / len(self.current), float(np.sqrt(moved / len(self.current)))
 
-    def snapshot(self) -> Array:
-        """Return a copy of the vectors without momentum."""
-        return self.last.copy()
-
-    def result(self) -> Array:
+    def latest(self) -> Array:
         """Return the vectors without momentum."""
-        self.current = self.last
-        self.keys = self._keys()
         return self.last
 
-    def _keys(self) -> list[Any]:
-        labels = None if self.key_index is None else self.key_index.labels
-        return all_keys(self.problem, self.current, self.shares, labels, self.strategy.n_clusters, self.run)
+    best = latest
 
 
 def random_starts(Y: Array, seed: int, n_starts: int) -> list[Array]:

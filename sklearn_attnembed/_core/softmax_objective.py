@@ -14,22 +14,19 @@ from .normalizers.exact import exact_field
 from .normalizers.mixture import gaussian_field
 from .normalizers.neighbors import neighbor_field
 from .parallel import Runner
-from .problem import KeyIndex, Problem, Strategy, build_key_index
-from .solver import Step, has_settled
+from .problem import Problem, Strategy
+from .solver import Descent, Step, has_settled
 from .sphere import row_dots, unit_rows
 from .statistics import largest_variance
 from .sweep import (
     GroupKeys,
-    RowWeights,
     StepParams,
     SweepSums,
-    key_sums,
-    merge_keys,
     merge_sums,
     merged_by_group,
     sweep_block,
 )
-from .types import Array, Field, Integers
+from .types import Array, Field
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
 # triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
@@ -106,29 +103,22 @@ def momentum(age: Array | int) -> Array:
     return np.minimum((age + 1) / (age + 3), 0.9)
 
 
-class SoftmaxDescent:
+class SoftmaxDescent(Descent):
     """Vectors of all groups, moved by sweeps over blocks of rows on threads; the best iterate is kept."""
 
     def __init__(self, problem: Problem, strategy: Strategy, is_warm: bool, run: Runner, Y: Array):
-        self.problem, self.strategy, self.run = problem, strategy, run
-        self.current, self.last, self.following, self.best = Y, Y.copy(), np.empty_like(Y), np.empty_like(Y)
-        self.walked = np.empty_like(Y) if problem.walk_length > 1 else None
         if not is_warm:
-            smooth_over_graph(problem, self.current, self.last, self.following, run)
-            np.copyto(self.last, self.current)
-        weight = np.ones(len(Y)) if problem.weight is None else problem.weight
-        self.shares = np.stack([weight, problem.null]).astype(Y.dtype)
-        self.key_index: KeyIndex | None = None
-        self.keys = all_keys(problem, self.current, self.shares, None, 1, run)
+            smooth_over_graph(problem, Y, run)
+        super().__init__(problem, strategy, run, Y)
+        self.following, self.best_iterate = np.empty_like(Y), np.empty_like(Y)
+        self.walked = np.empty_like(Y) if problem.walk_length > 1 else None
         self.least_damping = smallest_damping(problem)
         self.momentum = MomentumState(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
-        self.loss = self.displacement = self.lowest = np.inf
-        self.largest_variance = 0.0
+        self.lowest = np.inf
 
     def rebuild_index(self, iteration: int) -> None:
         """Build the index, which changes the loss: momentum and the best iterate start anew."""
-        self.key_index = build_key_index(self.problem, self.current, self.strategy, self.key_index, iteration, self.run)
-        self.keys = self._keys_of(self.current)
+        super().rebuild_index(iteration)
         self.momentum, self.lowest = MomentumState(0, False, 1.0, self.momentum.rotation), np.inf
 
     def step(self, step: Step, iteration: int) -> None:
@@ -146,23 +136,16 @@ class SoftmaxDescent:
         self.keys = [part.keys for part in sums]
         self.current, self.following = self.following, self.current
         if self.loss < self.lowest:  # `following` is what the loss belongs to
-            self.lowest, self.best, self.following = self.loss, self.following, self.best
+            self.lowest = self.loss
+            self.best_iterate, self.following = self.following, self.best_iterate
 
-    def snapshot(self) -> Array:
-        """Return a copy of the vectors after the last iteration."""
-        return self.current.copy()
+    def latest(self) -> Array:
+        """Return the vectors after the last iteration, with momentum."""
+        return self.current
 
-    def result(self) -> Array:
+    def best(self) -> Array:
         """Return the iterate of the lowest loss, or the one after it if that was the last."""
-        vectors = self.current if self.loss == self.lowest else self.best
-        self.keys = self._keys_of(vectors)
-        return vectors
-
-    def _keys_of(self, Y: Array) -> list[GroupKeys]:
-        return all_keys(self.problem, Y, self.shares, self._labels(), self.strategy.n_clusters, self.run)
-
-    def _labels(self) -> Integers | None:
-        return None if self.key_index is None else self.key_index.labels
+        return self.current if self.loss == self.lowest else self.best_iterate
 
     def _damping(self) -> float:
         """Return the damping: vectors that are all on one side repel each other, and themselves, to the other side."""
@@ -172,8 +155,7 @@ class SoftmaxDescent:
 
     def _sweep(self, damping: float, rate: float | None, with_torque: bool) -> list[SweepSums]:
         """Read `current`, write `following` and renew `last`, block by block, so that a block stays in the cache."""
-        problem, last, following = self.problem, self.last, self.following
-        current, labels, n_clusters = self.current, self._labels(), self.strategy.n_clusters
+        problem, current, last, following = self.problem, self.current, self.last, self.following
         targets = walk_targets(
             *(problem.affinity, current, problem.walk_length, len(problem.sizes), self.run),
             out=self.walked,
@@ -192,8 +174,9 @@ class SoftmaxDescent:
                 first = problem.group_rows(group).start
                 log_z, mean = field(Y, slice(rows.start - first, rows.stop - first))
                 repulsion = float(log_z.sum(dtype=np.float64)), mean
-            weights = row_weights(problem, rows, self.shares, labels, n_clusters)
-            new, proposal, sums = sweep_block(Y, last[rows], attraction, params[group], weights, repulsion)
+            new, proposal, sums = sweep_block(
+                Y, last[rows], attraction, params[group], self.row_weights(rows), repulsion
+            )
             following[rows], last[rows] = new, proposal
             return sums
 
@@ -230,29 +213,12 @@ class SoftmaxDescent:
         return StepParams(beta, offset.astype(dtype), matrix.astype(dtype), log_z, push, rate, with_torque)
 
 
-def all_keys(
-    problem: Problem, Y: Array, shares: Array, labels: Integers | None, n_clusters: int, run: Runner
-) -> list[GroupKeys]:
-    """Return the keys of each group."""
-    bounds = problem.affinity.bounds
-
-    def one(block: int) -> GroupKeys:
-        return key_sums(Y[bounds[block]], row_weights(problem, bounds[block], shares, labels, n_clusters))
-
-    return merged_by_group(problem.group, run(one, range(len(bounds))), merge_keys)
-
-
-def row_weights(problem: Problem, rows: slice, shares: Array, labels: Integers | None, n_clusters: int) -> RowWeights:
-    """Return how the rows of a block count as keys."""
-    block_labels = None if labels is None else labels[rows]
-    return RowWeights(shares[:, rows], problem.weight is not None, block_labels, n_clusters)
-
-
-def smooth_over_graph(problem: Problem, Y: Array, spare: Array, out: Array, run: Runner) -> None:
+def smooth_over_graph(problem: Problem, Y: Array, run: Runner) -> None:
     """Smooth random vectors over the graph, in place: P^4 Y, less its mean, on the sphere.
 
     Four products, which save more iterations than they cost.
     """
+    spare, out = np.empty_like(Y), np.empty_like(Y)
     for source, target in ((Y, spare), (spare, out), (out, spare), (spare, out)):
         multiply(problem.affinity, source, target, run)
     bounds = problem.affinity.bounds

@@ -1,12 +1,14 @@
 """The solver loop: descent of an objective from one or several starts, until a schedule says that it is over."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .problem import KeyIndex
-from .sweep import GroupKeys
+from .parallel import Runner
+from .problem import KeyIndex, Problem, Strategy, build_key_index
+from .sweep import GroupKeys, RowWeights, key_sums, merge_keys, merged_by_group
 from .types import Array
 
 # Number of iterations that the loss has to be flat for.
@@ -48,28 +50,56 @@ class Step(NamedTuple):
     damping: float = 1.0
 
 
-class Descent(Protocol):
+class Descent(ABC):
     """Vectors on their way from one start, and how an iteration moves them.
 
-    `loss` is that at the start of the last iteration, `displacement` the root mean square displacement in it.
+    Attributes
+    ----------
+    current, last : ndarray of shape (n, d)
+        Unit rows, and the same without momentum; `current` starts as the rows given, which are overwritten.
+    keys : list of GroupKeys
+        Statistics of each group of rows as keys.
+    key_index : KeyIndex or None
+    loss, displacement : float
+        The loss at the start of the last iteration, and the root mean square displacement in it.
     """
 
-    loss: float
-    displacement: float
-    keys: list[GroupKeys]
-    key_index: KeyIndex | None
+    def __init__(self, problem: Problem, strategy: Strategy, run: Runner, Y: Array):
+        self.problem, self.strategy, self.run = problem, strategy, run
+        self.current, self.last = Y, Y.copy()
+        weight = np.ones(len(Y)) if problem.weight is None else problem.weight
+        self.shares = np.stack([weight, problem.null]).astype(Y.dtype)
+        self.key_index: KeyIndex | None = None
+        self.keys = self.keys_of(Y)
+        self.loss = self.displacement = np.inf
 
-    def rebuild_index(self, iteration: int) -> None:
-        """Build clusters and lists of near keys from the vectors as they are."""
-
+    @abstractmethod
     def step(self, step: Step, iteration: int) -> None:
         """Move all vectors once."""
 
-    def snapshot(self) -> Array:
-        """Return a copy of the vectors as they are."""
+    @abstractmethod
+    def best(self) -> Array:
+        """Return the best vectors so far."""
 
-    def result(self) -> Array:
-        """Return the best vectors, and set `keys` to their statistics."""
+    @abstractmethod
+    def latest(self) -> Array:
+        """Return the vectors after the last iteration."""
+
+    def rebuild_index(self, iteration: int) -> None:
+        """Build clusters and lists of near keys from the vectors as they are."""
+        self.key_index = build_key_index(self.problem, self.current, self.strategy, self.key_index, iteration, self.run)
+        self.keys = self.keys_of(self.current)
+
+    def row_weights(self, rows: slice) -> RowWeights:
+        """Return how the rows of a block count as keys."""
+        labels = None if self.key_index is None or self.key_index.labels is None else self.key_index.labels[rows]
+        return RowWeights(self.shares[:, rows], self.problem.weight is not None, labels, self.strategy.n_clusters)
+
+    def keys_of(self, Y: Array) -> list[GroupKeys]:
+        """Return the statistics of each group of the rows `Y` as keys."""
+        bounds = self.problem.affinity.bounds
+        parts = self.run(lambda block: key_sums(Y[bounds[block]], self.row_weights(bounds[block])), range(len(bounds)))
+        return merged_by_group(self.problem.group, parts, merge_keys)
 
 
 class Schedule(Protocol):
@@ -103,7 +133,7 @@ def minimize(
     best, losses, displacement, converged = descents[0], list[float](), np.inf, False
 
     def so_far() -> Solution:
-        return Solution(best.snapshot(), best.keys, best.key_index, losses, displacement, False)
+        return Solution(best.latest().copy(), best.keys, best.key_index, losses, displacement, False)
 
     for iteration in range(max_iter):
         begin()
@@ -122,8 +152,8 @@ def minimize(
         converged = schedule.is_over(losses, displacement, uniform_loss(best.keys))
         if converged:
             break
-    vectors = best.result()
-    return Solution(vectors, best.keys, best.key_index, losses, displacement, converged)
+    vectors = best.best()
+    return Solution(vectors, best.keys_of(vectors), best.key_index, losses, displacement, converged)
 
 
 def uniform_loss(keys: list[GroupKeys]) -> float:

@@ -116,40 +116,32 @@ def sweep_block(
     repulsion: tuple[float, Array] | None = None,
     xp: ModuleType = np,
 ) -> tuple[Array, Array, SweepSums]:
-    """Take one step with a block of rows.
+    """Take one step with a block of rows; return them with momentum and without it, and their sums.
 
     Parameters
     ----------
-    Y : array of shape (n, d)
-        Unit rows.
-    last : array of shape (n, d)
-        The proposals of the last step.
+    Y, last : arrays of shape (n, d)
+        Unit rows, and the proposals of the last step.
     attraction : array of shape (n, d)
         Affinities times the vectors that they lead to; overwritten.
-    params : StepParams
-    rows : RowWeights
     repulsion : tuple of float and array of shape (n, d), or None
         Sum of log Z over the rows, and its gradient divided by beta; None for one Gaussian, which `params` describe.
     xp : module
         Namespace of the arrays.
-
-    Returns
-    -------
-    new, proposal : arrays of shape (n, d)
-        Unit rows after the step with momentum, and without it.
-    sums : SweepSums
     """
     direction = attraction
     direction += params.offset
     loss = -params.beta * float(xp.sum(row_dots(Y, direction, xp)))
-    if repulsion is None:
-        loss += Y.shape[0] * params.log_z
-    else:
-        loss += repulsion[0]
+    loss += Y.shape[0] * params.log_z if repulsion is None else repulsion[0]
+    if repulsion is not None:
         direction -= repulsion[1]
     if params.matrix is not None:
         direction += Y @ params.matrix
-    proposal = unit_rows(direction, xp) if params.rate is None else _turned(Y, direction, params.rate, xp)
+    if params.rate is None:
+        proposal = unit_rows(direction, xp)
+    else:  # turn along the tangent gradient by an angle whose sine is the rate, [DB]
+        tangent = unit_rows(direction - row_dots(direction, Y, xp)[:, None] * Y, xp)
+        proposal = unit_rows(params.rate * tangent + (1 - params.rate**2) ** 0.5 * Y, xp)
     back = proposal - last
     new = back * params.momentum
     new += proposal
@@ -164,14 +156,6 @@ def sweep_block(
         key_sums(new, rows, xp),
     )
     return new, proposal, sums
-
-
-def _turned(Y: Array, direction: Array, rate: float, xp: ModuleType) -> Array:
-    """Turn each row along its tangent gradient by an angle whose sine is the rate, [DB]."""
-    step = unit_rows(direction - row_dots(direction, Y, xp)[:, None] * Y, xp)
-    step *= rate
-    step += Y * (1 - rate**2) ** 0.5
-    return unit_rows(step, xp)
 
 
 def _wide(x: Any) -> Array:

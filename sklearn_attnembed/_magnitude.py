@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .types import Array, Integers
+from ._core.types import Array, Integers
 
 # Products of sparse rows that are made at a time.
 _PRODUCTS = 2**17
