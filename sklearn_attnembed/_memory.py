@@ -1,6 +1,6 @@
-"""How many bytes a fit of an embedding takes at its peak, as a sum of what it allocates.
+"""Peak memory of the fit of an embedding, as the sum of the arrays that it allocates.
 
-The stages follow each other, and what one of them needs for itself is gone in the next: the largest counts.
+The stages of a fit follow each other, and each frees its temporary arrays. The stage with the largest sum counts.
 """
 
 from typing import NamedTuple
@@ -8,30 +8,31 @@ from typing import NamedTuple
 from ._core import inverted_index, pairwise_objective, parallel, sampling
 from ._core.normalizers import exact
 
-# Above so many rows k-means takes mini-batches and no copies.
+# Number of rows above which k-means uses mini-batches, and makes no copies.
 _COPIED = 20_000
 
 
-# Rows whose blocks are as large as those of more.
+# Number of rows above which the size of blocks does not grow any more.
 _MANY = 2**20
 
 
 class Size(NamedTuple):
-    """What is fitted.
+    """Sizes of the data, and the parameters that memory depends on.
 
     Attributes
     ----------
     sides : list of int
-        Rows and, if they are embedded too, columns.
+        Number of rows and, if they are embedded too, of columns.
     d : int
         Dimension of the embedding.
     itemsize : int
-        Bytes of a number of the embedding.
+        Bytes of one number of the embedding.
     n_affinities : int
-        Of the input, not zero.
+        Number of nonzero affinities of the input.
     kernel, normalizer, n_init, n_clusters, n_exact, walk_length
-        As of the estimator.
+        Parameters of the estimator.
     n_threads : int
+        Number of threads.
     is_symmetrized : bool
         Whether the affinities are averaged with their transpose.
     """
@@ -51,78 +52,78 @@ class Size(NamedTuple):
 
     @property
     def n(self) -> int:
-        """All rows."""
+        """Number of all rows and columns that are embedded."""
         return sum(self.sides)
 
     @property
     def vectors(self) -> int:
-        """Bytes of one copy of the vectors."""
+        """Bytes of one copy of all vectors."""
         return self.n * self.d * self.itemsize
 
     @property
     def is_bipartite(self) -> bool:
-        """Whether there are two sides."""
+        """Whether rows and columns are embedded."""
         return len(self.sides) > 1
 
     def blocks(self, width: int, n_sides: int = 2) -> int:
-        """Elements of the blocks that are worked on at a time."""
+        """Return the number of elements of the blocks that all threads process at a time."""
         most = max(_block_rows(side, width) for side in self.sides[:n_sides])
         return self.d * min(most * self.n_threads, sum(self.sides[:n_sides]))
 
 
 def _block_rows(side: int, width: int) -> int:
-    """Rows of the blocks that so many rows are cut into."""
+    """Return the number of rows of the largest block that `side` rows are cut into."""
     bounds = parallel.row_blocks([min(side, _MANY)], width)
     return max((rows.stop - rows.start for rows in bounds), default=0)
 
 
 def peak(size: Size) -> int:
-    """Bytes at the peak of a fit beyond its input."""
-    kept = _affinities(size) + _of_each_row(size)
-    return max(_reading(size), kept + _solving(size), kept + _responding(size))
+    """Return the peak memory of a fit beyond its input, in bytes."""
+    kept = _affinities(size) + _row_arrays(size)
+    return max(_reading(size), kept + _solving(size), kept + _finishing(size))
 
 
 def _entries(size: Size) -> int:
-    """A CSR array of the embedding's precision and 32-bit indices."""
+    """Return the bytes of the affinities as a CSR array in the embedding's precision, with 32-bit indices."""
     return size.n_affinities * (size.itemsize + 4)
 
 
 def _reading(size: Size) -> int:
-    """Affinities divided by their row sums, and what they are made from."""
+    """Return the bytes of the stage that divides affinities by their row sums."""
     z, n = size.n_affinities, size.n
-    dividing = 12 * z + _entries(size) + 32 * n  # in double precision, and the result
+    dividing = 12 * z + _entries(size) + 32 * n  # a copy in double precision, and the result
     if not size.is_bipartite:
         return dividing
-    # The second direction is divided while the first is there; then both are there, and joined.
+    # The second direction is divided while the first is kept, and then both are copied into one matrix.
     return max(_entries(size) + dividing, 4 * _entries(size) + 32 * n)
 
 
 def _affinities(size: Size) -> int:
-    """What is kept of them."""
-    # Those that a row brings to be transformed, and, if the solver has others, those: of both directions.
+    """Return the bytes of the affinities that are kept."""
+    # These are the affinities of rows to keys and, if the solver uses others, those too: in both directions.
     return _entries(size) * (3 if size.is_bipartite or size.is_symmetrized else 1)
 
 
-def _of_each_row(size: Size) -> int:
-    """Null model, labels, where the rows of matrices begin."""
+def _row_arrays(size: Size) -> int:
+    """Return the bytes of the null model, of labels and of pointers to rows."""
     return 24 * size.n
 
 
 def _solving(size: Size) -> int:
-    """Copies of the vectors, and the larger of what a sweep and looking things up need besides."""
-    if size.kernel == "expressive":  # two for each start, and one to write
+    """Return the bytes of the solver: copies of the vectors, and the larger of a sweep's and an index's arrays."""
+    if size.kernel == "expressive":  # two copies for each initialization, and one to write to
         return (2 * size.n_init + 1) * size.vectors + _pairs(size, size.itemsize) + 4 * size.blocks(size.d)
-    n_copies = 5 if size.walk_length > 1 else 4  # as it is, before, next and best; where walks lead
-    return n_copies * size.vectors + _lists(size) + max(_sweep(size), _looking(size))
+    n_copies = 5 if size.walk_length > 1 else 4  # current, last, following and best vectors, and averages of walks
+    return n_copies * size.vectors + _lists(size) + max(_sweep(size), _indexing(size))
 
 
 def _lists(size: Size) -> int:
-    """Near keys of every row."""
+    """Return the bytes of the nearest keys of all rows."""
     return 4 * size.n * size.n_exact if size.normalizer == "neighbors" else 0
 
 
 def _sweep(size: Size) -> int:
-    """Blocks of rows, and what the normaliser needs for them."""
+    """Return the bytes of a sweep: blocks of rows, and what the normalizer needs for them."""
     block, s = size.blocks(size.d), size.itemsize
     if size.normalizer == "exact":
         return _scores(size, s) + (9 + s) * block
@@ -137,53 +138,53 @@ def _scores(size: Size, itemsize: int) -> int:
 
 
 def _near_and_sampled(size: Size, itemsize: int) -> int:
-    """Near keys gathered; of each its label, score and shares, and of the sample the powers of scores."""
+    """Return the bytes of gathered near keys, of their labels, scores and shares, and of powers of sampled scores."""
     elements = 2 * exact._BLOCK_ELEMENTS * size.n_threads
     numbers, sampled = elements / size.d, elements / (size.d * size.n_exact) * sampling.SAMPLE_SIZE
     return int(elements * itemsize + 48 * numbers + 10.5 * itemsize * sampled)
 
 
-def _looking(size: Size) -> int:
-    """Clusters, and near keys found anew while the old lists are there."""
-    copied = max((side for side in size.sides if side <= _COPIED), default=0)  # twice, by k-means
+def _indexing(size: Size) -> int:
+    """Return the bytes of the search for clusters and for near keys, while the old lists are kept."""
+    copied = max((side for side in size.sides if side <= _COPIED), default=0)  # k-means makes two copies
     clusters = 2 * copied * size.d * size.itemsize if size.n_clusters > 1 else 0
     if size.normalizer != "neighbors":
         return clusters
-    n_looked_at = max(inverted_index.n_keys_scanned(size.n_exact) * inverted_index._AGAIN, size.n_exact)
+    n_scanned = max(inverted_index.n_keys_scanned(size.n_exact) * inverted_index._AGAIN, size.n_exact)
     block = inverted_index._BLOCK_ELEMENTS
-    # Scores and their order, and the vectors of the known lists gathered.
-    scores = int(block * (size.itemsize + 8) + block / n_looked_at * size.n_exact * size.d * size.itemsize)
+    # Scores and their order, and the gathered vectors of the keys that were near before.
+    scores = int(block * (size.itemsize + 8) + block / n_scanned * size.n_exact * size.d * size.itemsize)
     lists = _lists(size) + 32 * size.n + scores * size.n_threads
-    # k-means on every eighth row in double precision, copied twice.
+    # k-means makes two copies of every eighth row in double precision.
     centers = 3 * size.n // 8 * size.d * 8
     return max(clusters, lists, centers)
 
 
-def _responding(size: Size) -> int:
-    """The solution, the model and the vectors that are the result."""
+def _finishing(size: Size) -> int:
+    """Return the bytes of the last stage: the solution, the fitted model and the vectors of the samples."""
     out = size.sides[0] * size.d * size.itemsize
     double = size.n * size.d * 8
-    in_double = double if size.itemsize < 8 else 0  # where walks lead, in the precision that iterations want
+    in_double = double if size.itemsize < 8 else 0  # averages of walks, in the precision that iterations need
     known = 2 * size.vectors + out + (size.vectors if size.walk_length > 1 else 0)
     block = size.blocks(size.d, 1)
     if size.kernel == "expressive":
         return known + in_double + _pairs(size, 8) + 38 * block
     if size.normalizer == "gaussian" and size.n_clusters == 1:
         return known + (6 * size.itemsize + 16) * block
-    # L-BFGS remembers 16 vectors of a row; 21 more are temporary, and one for each cluster.
+    # The history of L-BFGS has 16 vectors for each row, and 21 more are temporary, plus one for each cluster.
     history = 8 * (37 + size.n_clusters)
     if size.normalizer == "gaussian":
         return known + in_double + history * size.blocks(size.d * size.n_clusters, 1)
-    known += in_double + _lists(size) + size.sides[-1] * size.d * 8  # the keys, in double precision
+    known += in_double + _lists(size) + size.sides[-1] * size.d * 8  # the keys in double precision
     if size.is_bipartite:
         scores = _scores(size, 8) if size.normalizer == "exact" else _near_and_sampled(size, 8)
         return known + scores + history * size.blocks(size.d * size.n_clusters, 1)
-    # Rows are recognised by four numbers of each, in a tree.
+    # Training rows are recognized by four numbers each, in a tree.
     return known + 96 * size.n + 3 * 8 * block
 
 
 def _pairs(size: Size, itemsize: int) -> int:
-    """Affinities of a block: vectors of both ends, gathered by parts, scores, slopes and curvatures."""
+    """Return the bytes of the pairs of a block: gathered vectors of both ends, scores, slopes and curvatures."""
     share = max(_block_rows(side, size.d) / max(side, 1) for side in size.sides)
     n_pairs = int(size.n_affinities * min(share * size.n_threads, 1))
     gathered = min(pairwise_objective.PAIR_ELEMENTS * size.n_threads, n_pairs * size.d)

@@ -1,7 +1,7 @@
-"""Matrices that are probably not what they are given as, and what they seem to be instead, in words.
+"""Detection of matrices that are probably not what `affinity` says, with the text of a warning.
 
-Some thousand entries are looked at, whatever the size. Affinities may be anything that is not negative, so these are
-suspicions, to warn of: each is made of several signs that no usual affinity shows together.
+A few thousand entries are examined, whatever the size of the matrix. Any non-negative matrix can be a matrix of
+affinities, so the result is a suspicion only. It rests on several properties that affinities seldom have together.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from ._typing import Float64, Integers
 
-# Entries looked at, of which so many largest ones more closely; samples below which nothing is concluded.
+# Number of entries examined, number of the largest ones examined more closely, and least number of samples.
 _LOOKS, _LARGEST, _FEWEST = 20_000, 100, 20
 
 _DISTANCES = (
@@ -30,9 +30,9 @@ _RELATIONS = (
 )
 
 
-@np.errstate(over="ignore", invalid="ignore")  # sums of the largest numbers say nothing
+@np.errstate(over="ignore", invalid="ignore")  # sums of huge numbers decide nothing
 def given_as_affinities(A: Any, affinity: Any) -> str | None:
-    """What is suspicious about a square matrix that is given as affinities."""
+    """Return what is suspicious about a square matrix of affinities, or None."""
     if sp.issparse(A):
         return _DISTANCES.format(why="in ascending order in each row", affinity=affinity) if _ascends(A) else None
     if len(A) < _FEWEST:
@@ -52,7 +52,7 @@ def given_as_affinities(A: Any, affinity: Any) -> str | None:
 
 @np.errstate(over="ignore", invalid="ignore")
 def given_as_points(X: Any) -> str | None:
-    """What is suspicious about a matrix that is given as features."""
+    """Return what is suspicious about a matrix of features, or None."""
     if X.shape[0] != X.shape[1] or X.shape[0] < _FEWEST:
         return None
     if sp.issparse(X):
@@ -62,7 +62,7 @@ def given_as_points(X: Any) -> str | None:
 
 
 def _ascends(A: Any) -> bool:
-    """Whether rows hold as many entries each, in the order of neighbours found: their distances ascend."""
+    """Return whether all rows have the same number of entries in ascending order, as a search for neighbors returns."""
     A = sp.csr_array(A)
     counts = np.diff(A.indptr)
     if counts.min() < 2 or np.ptp(counts) or A.has_sorted_indices:
@@ -72,10 +72,10 @@ def _ascends(A: Any) -> bool:
 
 
 def _is_metric(A: Any, i: Integers, j: Integers) -> bool:
-    """Whether entries, or their roots, obey the triangle inequality, and so far apart that it is no accident.
+    """Return whether entries, or their square roots, satisfy the triangle inequality although they differ widely.
 
-    Looked at are the largest of the entries (i, j), and all ways round. Of affinities the largest are those of near
-    samples, to which most others have less than half of it.
+    The inequality is checked for the largest of the entries (i, j), by way of every other sample. The largest
+    affinities belong to near samples, and most other samples have less than half of that affinity to either of them.
     """
     here = A[i, j].astype(np.float64)
     if np.mean(here == 0) > 0.01 or not here.any():
@@ -90,18 +90,18 @@ def _is_metric(A: Any, i: Integers, j: Integers) -> bool:
 
 
 def _has_diagonal(diagonal: Float64, others: Float64) -> bool:
-    """Whether the diagonal is something else than the other entries: each sample's relation to itself."""
+    """Return whether the diagonal differs from the other entries, as relations of samples to themselves do."""
     return not diagonal.any() or bool(np.mean(diagonal > np.median(others)) > 0.9)
 
 
 def _has_equal_sums(A: Any) -> bool:
-    """Whether the rows were divided by their sums."""
+    """Return whether rows have been divided by their sums."""
     sums = A.sum(axis=1)
     return bool(np.ptp(sums) < 1e-4 * sums.max())
 
 
 def _correlation(here: Float64, mirrored: Float64) -> float:
-    """Of entries with their mirror images; 1 where that says nothing: in graphs, of few links or without weights."""
+    """Return the correlation of entries with their mirror images, or 1 if they are too few or too alike to tell."""
     if np.mean(here == 0) > 0.8 or len(np.unique(here)) < 3 or not np.ptp(mirrored):
         return 1.0
     largest = max(np.abs(here).max(), np.abs(mirrored).max())

@@ -1,7 +1,7 @@
-"""The language that files of models are described in, and the files themselves: arrays and JSON in one npz.
+"""Kinds of values that files of models are made of, and the reader and writer of such files.
 
-Each kind of value knows how it is written, as a piece of JSON that refers to arrays, and how that is read and checked.
-Nothing in a file is ever executed, imported or unpickled.
+A file is an npz of arrays, one of which holds JSON. Each kind of value writes itself as a piece of JSON that refers to
+arrays, and reads and checks such a piece. Nothing in a file is ever executed, imported or unpickled.
 """
 
 import json
@@ -23,30 +23,30 @@ from numpy.typing import NDArray
 FLOATS, FLOAT64, BOOL = ("float32", "float64"), ("float64",), ("bool",)
 UINT64, INTEGERS = ("uint64",), ("int32", "int64")
 _NUMBERS = (*FLOATS, *BOOL, "float16", "uint8", "uint16", "uint32", *UINT64, "int8", "int16", *INTEGERS)
-# The array that holds the JSON, as bytes.
+# Name of the array that holds the bytes of the JSON.
 _TREE = "model"
-# Bytes read at a time.
+# Number of bytes to read at a time.
 _CHUNK = 2**24
 _NOT_FINITE = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
 
-# Lengths of axes, by name: arrays have to fit together.
+# Lengths of axes by name. Axes with the same name must have the same length.
 Sizes = dict[str, int]
 
 
 class FileError(ValueError):
-    """A file that is not what it should be."""
+    """Error that a file is damaged, or not one of `save`."""
 
 
 # Files -----------------------------------------------------------------------------------------------
 class Writer:
-    """What will be in a file: arrays by name, each content once."""
+    """Content of a file to be written: arrays by name, each content once."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.params, self.arrays = params, dict[str, NDArray[Any]]()
         self._names: dict[Any, str] = {}
 
     def array(self, value: Any, name: str) -> dict[str, str]:
-        """Take in an array and return the reference to it."""
+        """Add an array and return the reference to it."""
         value = np.asarray(value)
         if value.dtype.name not in _NUMBERS:
             self.refuse(name, f"an array of {value.dtype}")
@@ -55,22 +55,22 @@ class Writer:
         return {"array": name}
 
     def refuse(self, name: str, what: str) -> NoReturn:
-        """Refuse a value that is no data."""
+        """Raise the error that a value cannot be saved."""
         raise TypeError(
             f"{name} must be made of numbers, strings, None, lists, tuples and numeric arrays to be saved, or be a "
             f"function, of which the name is saved; but it is {what}. Replace it, or pickle the model."
         )
 
     def save(self, path: Path, tree: dict[str, Any]) -> None:
-        """Write the file, complete or not at all; the same bytes for the same content."""
+        """Write the file, completely or not at all. The same content gives the same bytes."""
         text = json.dumps(tree, allow_nan=False, indent=1).encode()
         arrays = {_TREE: np.frombuffer(text, np.uint8), **self.arrays}
         partial = path.with_name(path.name + ".part")
         try:
             with zipfile.ZipFile(partial, "w") as archive:
                 for name, array in arrays.items():
-                    entry = zipfile.ZipInfo(f"{name}.npy")  # of 1980, whenever it is written
-                    entry.create_system = 3  # of Unix, wherever
+                    entry = zipfile.ZipInfo(f"{name}.npy")  # its date is always 1980
+                    entry.create_system = 3  # Unix, on any system
                     with archive.open(entry, "w", force_zip64=True) as file:
                         np.lib.format.write_array(file, array, allow_pickle=False)
             partial.replace(path)
@@ -79,7 +79,7 @@ class Writer:
 
 
 class Reader:
-    """A file that is read, and the functions that it cannot hold."""
+    """Content of a file to be read, and the functions that a file cannot hold."""
 
     def __init__(self, path: Path, stream: BinaryIO, functions: Mapping[str, Any]) -> None:
         self.path, self.functions = path, functions
@@ -87,14 +87,14 @@ class Reader:
         self._length = stream.seek(0, os.SEEK_END)
 
     def fail(self, name: str, rule: str, value: str) -> NoReturn:
-        """Refuse what the file holds."""
+        """Raise the error that the content of the file is not valid."""
         raise FileError(
             f"{self.path}: {name} has to be {rule}, but is {value}. The file is damaged, or not one of "
             "sklearn_attnembed.save: write it anew."
         )
 
     def function(self, parameter: str, what: str) -> Any:
-        """The function that was given for a parameter."""
+        """Return the function that was passed for a parameter."""
         if not callable(self.functions.get(parameter)):
             raise FileError(
                 f"{self.path}: {parameter} was the function {what}, and files hold no functions. Pass the same one: "
@@ -103,11 +103,11 @@ class Reader:
         return self.functions[parameter]
 
     def tree(self) -> Any:
-        """The JSON."""
+        """Return the parsed JSON."""
         return json.loads(self.array({"array": _TREE}, "the description").tobytes())
 
     def array(self, node: Any, name: str) -> NDArray[Any]:
-        """The array that `node` refers to, in this machine's byte order."""
+        """Return the array that `node` refers to, in the byte order of this machine."""
         if not (isinstance(node, dict) and list(node) == ["array"] and isinstance(node["array"], str)):
             self.fail(name, "a reference to an array", _short(node))
         entry = f"{node['array']}.npy"
@@ -123,12 +123,12 @@ class Reader:
             for start in range(0, n_bytes, _CHUNK):
                 part = flat[start : start + _CHUNK]
                 part[:] = np.frombuffer(file.read(len(part)), np.uint8)
-            file.read(1)  # the end is where the checksum is compared
+            file.read(1)  # at the end of the entry its checksum is compared
         array = flat.view(dtype).reshape(shape, order="F" if in_columns else "C")
         return array.astype(dtype.newbyteorder("="), copy=False)
 
     def _room(self, entry: str) -> float:
-        """Bytes that an entry may unfold to."""
+        """Return the number of bytes that an entry may have once it is unpacked."""
         is_stored = self._archive.getinfo(entry).compress_type == zipfile.ZIP_STORED
         return self._length if is_stored else np.inf
 
@@ -138,13 +138,13 @@ def _in_columns(array: NDArray[Any]) -> bool:
 
 
 def _digest(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bool, bytes]:
-    """What tells arrays apart: dtype, shape, order and content."""
+    """Return what distinguishes arrays: dtype, shape, order and a hash of the content."""
     plain = np.ascontiguousarray(array.T if _in_columns(array) else array)
     return array.dtype.str, array.shape, _in_columns(array), blake2b(plain.data, digest_size=32).digest()
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and dtype of an open npy."""
+    """Return shape, order and dtype of an open npy file."""
     reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     return reader[np.lib.format.read_magic(file)](file)
 
@@ -156,23 +156,23 @@ def _short(value: Any) -> str:
 
 # Kinds of values -------------------------------------------------------------------------------------
 class Kind(ABC):
-    """A kind of value."""
+    """Kind of value, which can be written to a file and read from it."""
 
     @abstractmethod
     def write(self, value: Any, file: Writer, name: str) -> Any:
-        """The JSON that stands for `value`, whose arrays go to the file."""
+        """Return the JSON that represents `value`, and add its arrays to the file."""
 
     @abstractmethod
     def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
-        """The value that the JSON stands for, checked; lengths of axes met for the first time are noted."""
+        """Return the value that the JSON represents, checked; add the lengths of new axes to `sizes`."""
 
 
 @dataclass(frozen=True)
 class Scalar(Kind):
-    """A number, text or truth value."""
+    """Number, text or truth value."""
 
     type: Any
-    size: str = ""  # the axis whose length it is
+    size: str = ""  # name of the axis whose length the value is
 
     def write(self, value: Any, file: Writer, name: str) -> Any:
         value = self.type(value)
@@ -190,7 +190,7 @@ class Scalar(Kind):
 
 @dataclass(frozen=True)
 class Numbers(Kind):
-    """An array of one of some dtypes and shapes; `below` is what integers from 0, or `lowest`, on have to be below."""
+    """Array with one of the given dtypes and shapes; integers must be from `lowest` to below the length `below`."""
 
     dtypes: tuple[str, ...]
     shapes: tuple[tuple[str | int, ...], ...]
@@ -216,13 +216,13 @@ class Numbers(Kind):
 
 
 def numbers(dtypes: tuple[str, ...], *shape: str | int, below: str = "", lowest: int = 0) -> Numbers:
-    """An array of one shape."""
+    """Return the kind of an array with a single possible shape."""
     return Numbers(dtypes, (shape,), below, lowest)
 
 
 @dataclass(frozen=True)
 class Matrix(Kind):
-    """A matrix of floats, dense or a CSR array."""
+    """Matrix of floats, either dense or a CSR array."""
 
     rows: str
     columns: str
@@ -242,13 +242,13 @@ class Matrix(Kind):
         parts = {"data": FLOATS, "indices": INTEGERS, "indptr": INTEGERS}
         arrays = [numbers(dtypes, part).read(node[part], file, f"{name}/{part}", {}) for part, dtypes in parts.items()]
         matrix = sp.csr_array(tuple(arrays), shape=shape)
-        matrix.check_format(full_check=True)  # before compiled code takes indices for granted
+        matrix.check_format(full_check=True)  # compiled code does not check indices
         return matrix
 
 
 @dataclass(frozen=True)
 class Maybe(Kind):
-    """A value or None; as the attribute of an estimator it may also not be there."""
+    """Value that may be None or, as the attribute of an estimator, missing."""
 
     kind: Kind
 
@@ -261,7 +261,7 @@ class Maybe(Kind):
 
 @dataclass(frozen=True)
 class Listing(Kind):
-    """A list of values of one kind; axes that differ from one to the next are named nowhere else."""
+    """List of values of one kind; names of axes whose length varies between them are not used elsewhere."""
 
     kind: Kind
     size: str = ""
@@ -279,10 +279,18 @@ class Listing(Kind):
 
 @dataclass(frozen=True)
 class Group(Kind):
-    """Values by name: for each name in the file its place in memory (attribute, key or number) and its kind.
+    """Values by name.
 
-    `make` makes of a dict by these places what is there. Axes have names of the group's own, but for those `shared`
-    with the whole, where these are known: by the same name, or "here=there".
+    Attributes
+    ----------
+    parts : dict
+        For each name in the file, its place in memory (an attribute, also of an attribute, a key or a number) and its
+        kind.
+    make : callable
+        Function that makes the value in memory from a dict by places.
+    shared : tuple of str
+        Names of axes that are shared with the enclosing group, if they are known there, by the same name or as
+        "here=there". Other names of axes belong to this group alone.
     """
 
     parts: dict[str, tuple[Any, Kind]]
@@ -317,7 +325,7 @@ class Group(Kind):
 
 @dataclass(frozen=True)
 class Value(Kind):
-    """A value of a parameter: whatever is data; of a function the name, to be told by, and the parameter."""
+    """Value of a parameter: any data, or a function, of which the file has the name only."""
 
     parameter: str
 
@@ -329,7 +337,7 @@ class Value(Kind):
         return value if is_plain else self._tagged(value, file, name)
 
     def _tagged(self, value: Any, file: Writer, name: str) -> dict[str, Any]:
-        """What JSON has no notation of."""
+        """Return the JSON of a value that JSON has no notation for."""
         if isinstance(value, np.generic) and value.dtype.name in _NUMBERS:
             return {"scalar": value.dtype.name, "value": self.write(value.item(), file, name)}
         if isinstance(value, float):

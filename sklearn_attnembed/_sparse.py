@@ -1,4 +1,4 @@
-"""Sparse matrices from outside: checked, and brought into one form."""
+"""Validation of sparse matrices, and their conversion to canonical CSR arrays."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 
 def compact(A: Any) -> sp.csr_array:
-    """`A` as a CSR array with 32-bit indices where these will do: some of scikit-learn takes no others."""
+    """Return `A` as a CSR array with 32-bit indices if these suffice; parts of scikit-learn accept no others."""
     A = sp.csr_array(A)
     if max(A.nnz, *A.shape) <= np.iinfo(np.int32).max:
         A.indices, A.indptr = A.indices.astype(np.int32, copy=False), A.indptr.astype(np.int32, copy=False)
@@ -16,11 +16,11 @@ def compact(A: Any) -> sp.csr_array:
 
 
 def canonical(A: Any, name: str = "X") -> Any:
-    """A sparse matrix as a CSR array of floats, its indices sorted, none twice and, if possible, of 32 bits.
+    """Return a sparse matrix as a CSR array of floats with sorted, unique indices, of 32 bits if possible.
 
-    Entries at the same place are summed; zeros stay. The input is left as it is, and the result shares its arrays where
-    these are canonical. What is not sparse is returned as it is. Arrays that do not fit together are refused before
-    compiled code reads them, whatever flags say.
+    Entries at the same place are summed, and explicit zeros are kept. The input is not changed, and the result shares
+    its arrays if these are canonical. Other input than sparse matrices is returned unchanged. An error is raised if the
+    arrays are inconsistent, before compiled code reads them and whatever the matrix's flags say.
     """
     if not sp.issparse(A):
         return A
@@ -29,12 +29,12 @@ def canonical(A: Any, name: str = "X") -> Any:
             f"{name} must be a sparse matrix whose arrays fit together, but as {A.format} of shape {A.shape} it has "
             f"{defect}. Build it anew from its entries: scipy.sparse.coo_array((values, (rows, columns)), shape)."
         )
-    if A.dtype.kind != "c" and A.dtype not in (np.float32, np.float64):  # small integers would overflow in sums
+    if A.dtype.kind != "c" and A.dtype not in (np.float32, np.float64):  # sums of small integers could overflow
         with np.errstate(over="ignore"):
             A = A.astype(np.float64)
     A = A.tocsr()
     count = int(A.indptr[-1])
-    # A new matrix: flags of the old one may be wrong.
+    # A new matrix is built, because the flags of the old one may be wrong.
     A = compact(sp.csr_array((A.data[:count], A.indices[:count], A.indptr), shape=A.shape))
     if not A.has_canonical_format:
         A = A.copy()
@@ -43,7 +43,7 @@ def canonical(A: Any, name: str = "X") -> Any:
 
 
 def _defects(A: Any) -> Iterator[str]:
-    """What is wrong with the arrays of a sparse matrix: to be asked for the first alone, others may not make sense."""
+    """Yield what is wrong with the arrays of a sparse matrix; after the first defect others may not make sense."""
     if A.ndim != 2:
         yield f"{A.ndim} dimensions, not 2"
     elif A.format == "coo":
@@ -70,7 +70,7 @@ def _defects(A: Any) -> Iterator[str]:
 
 
 def _defects_of_compressed(A: Any) -> Iterator[str]:
-    """What is wrong with the arrays of a CSR, CSC or BSR matrix."""
+    """Yield what is wrong with the arrays of a CSR, CSC or BSR matrix."""
     n_dimensions = 3 if A.format == "bsr" else 1
     if np.ndim(A.data) != n_dimensions or np.shape(A.indices) != np.shape(A.data)[:1]:
         yield f"data of shape {np.shape(A.data)}, but indices of shape {np.shape(A.indices)}"
@@ -88,7 +88,7 @@ def _defects_of_compressed(A: Any) -> Iterator[str]:
 
 
 def _outside(indices: Any, n: int) -> Iterator[str]:
-    """Indices that are none of `n` rows or columns."""
+    """Yield what is wrong with indices of `n` rows or columns."""
     if indices.dtype.kind not in "iu":
         yield f"indices of type {indices.dtype}, not integers"
     for index in (indices.min(), indices.max()) if indices.size else ():

@@ -1,7 +1,7 @@
-"""Files that outlive versions: what each estimator keeps, under the format's own names, and `save` and `load`.
+"""Files of fitted estimators that later versions can read: the format, `save` and `load`.
 
-The tables below are the format, version 1, as ``doc/state_format.rst`` describes it. Names on the left never change;
-places in memory, on the right, may.
+The tables below are version 1 of the format, which ``doc/state_format.rst`` describes. The names in the file, on the
+left, never change. The places in memory, on the right, may change from version to version.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ from .affinity._sources import Function, Source, neighbor_index, source_of
 FORMAT, FORMAT_VERSION = "sklearn_attnembed", 1
 
 
-# What is not ours --------------------------------------------------------------------------------------
+# Words, names of columns and sketches ------------------------------------------------------------------
 class _Names(Kind):
-    """Names of columns."""
+    """Names of features."""
 
     def write(self, value: Any, file: Writer, name: str) -> Any:
         return [str(each) for each in value]
@@ -70,7 +70,7 @@ class _Names(Kind):
 
 
 class _Vocabulary(Kind):
-    """Words, by row."""
+    """Vocabulary of word vectors: words in the order of their rows."""
 
     def write(self, value: Any, file: Writer, name: str) -> Any:
         words = sorted(value, key=value.__getitem__)
@@ -100,13 +100,13 @@ def _sketch(values: dict[str, Any]) -> PolynomialCountSketch:
     return sketch
 
 
-# What the estimators share -----------------------------------------------------------------------------
+# Groups that estimators share -----------------------------------------------------------------------------
 def _record(kind: Callable[..., Any]) -> Callable[[dict[Any, Any]], Any]:
     return lambda values: kind(**values)
 
 
 def _statistics(width: str) -> Group:
-    """Moments of clusters of keys."""
+    """Return the group of the moments of clusters of keys."""
     scatter = (("n_clusters", "width", "width"), ("n_clusters", "width"))
     parts: dict[str, tuple[Any, Kind]] = {
         "weight": ("weight", numbers(FLOAT64, "n_clusters")),
@@ -117,7 +117,7 @@ def _statistics(width: str) -> Group:
 
 
 def _cells(width: str, n_keys: str) -> Group:
-    """A partition of keys into cells."""
+    """Return the group of a partition of keys into cells."""
     parts: dict[str, tuple[Any, Kind]] = {
         "centers": ("centers", numbers(FLOAT64, "n_cells", "width")),
         "cluster": ("cluster", numbers(INTEGERS, "n_cells", below="n_clusters")),
@@ -135,13 +135,13 @@ _COLUMNS: dict[str, tuple[Any, Kind]] = {
 
 # AttentionEmbedding ------------------------------------------------------------------------------------
 def _model(values: dict[Any, Any]) -> Model:
-    if values["near"] is not None:  # nearest keys are each query's own
+    if values["near"] is not None:  # nearest keys are searched for each query
         values["near"] = NearKeys(np.zeros((0, values["n_exact"]), np.int32), **values["near"])
     return Model(**values)
 
 
 def _out_of_sample(n_targets: str) -> Group:
-    """What a new row (or column) has to know of the keys."""
+    """Return the group of what new rows (or columns) are embedded by."""
     far: dict[str, tuple[Any, Kind]] = {
         "sample": ("sample", Listing(numbers(INTEGERS, "n_drawn", below="n_active"))),
         "labels": ("labels", Maybe(numbers(INTEGERS, "n_active"))),
@@ -197,7 +197,7 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
 
 
 def _assemble_embedding(model: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Put the fitted value and its source of affinities together from the entries whose places have a dot."""
+    """Return the attributes of a model: entries whose places have a dot are parts of its fitted value."""
     attributes = {place: value for place, value in values.items() if "." not in place}
     parts: dict[str, Any] = {place.removeprefix("_fitted."): value for place, value in values.items() if "." in place}
     parts |= attributes.pop("_fitted")
@@ -212,7 +212,7 @@ def _assemble_embedding(model: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source(values: dict[str, Any], n_jobs: int | None) -> Source:
-    """Return the source of affinities that has these attributes; a search for neighbors is built anew."""
+    """Return the source of affinities with these attributes; a search for nearest neighbors is built anew."""
     kind = source_of(values["affinity"])
     names = [field.name for field in dataclasses.fields(cast(Any, kind))]
     if "index" in names:
@@ -278,7 +278,7 @@ _NORMALIZER: dict[str, tuple[Any, Kind]] = {
 
 
 def _finish_normalizer(model: Any) -> None:
-    """Attributes that follow from the others."""
+    """Set the attributes that follow from the others."""
     calibration = model._scale
     model._store(model._fitted_plan(), model._summary, model.labels_)
     model._scale = calibration
@@ -354,35 +354,35 @@ LAYOUTS = {
 
 # Saving and loading ------------------------------------------------------------------------------------
 def save(model: Any, path: str | PathLike[str]) -> None:
-    """Write a fitted estimator to a file that later versions read, complete or not at all.
+    """Write a fitted estimator to a file that this and later versions can read.
 
-    The file is an npz of numbers and text, described under :ref:`state_format`: no pickle, and nothing in it is
-    ever executed.
+    The file is an npz of numbers and text, which :ref:`state_format` describes. It is not a pickle, and nothing in it
+    is ever executed. It is written completely or not at all.
 
     Parameters
     ----------
     model : AttentionEmbedding, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
-        The fitted estimator. Save the steps of a pipeline one by one.
+        Fitted estimator. The steps of a pipeline have to be saved one by one.
     path : str or path-like
-        The file, which is replaced if it is there. No suffix is added.
+        Path of the file, which is replaced if it exists. No suffix is added.
 
     Raises
     ------
     TypeError
-        If `model` is another estimator, or holds something that is no data, as words of a class of your own.
+        If `model` is another estimator, or contains objects that are not data, such as words of a class of your own.
     ValueError
-        If a parameter is not valid, or was a function in `fit` and is another now.
+        If a parameter is not valid, or is another function than in `fit`.
     sklearn.exceptions.NotFittedError
         If `model` is not fitted.
 
     See Also
     --------
-    load : Read the file.
+    load : Reads the file.
 
     Notes
     -----
-    Functions that are parameters are no data: their names are written, and `load` has to be given them. Callbacks and
-    metadata requests are not saved. The same model makes the same bytes.
+    Functions that are parameters cannot be saved. Their names are written, and the functions themselves have to be
+    passed to `load`. Callbacks and metadata requests are not saved. The same model gives the same bytes.
 
     Examples
     --------
@@ -422,39 +422,38 @@ def save(model: Any, path: str | PathLike[str]) -> None:
 
 
 def load(path: str | PathLike[str], **params: Any) -> Any:
-    """Read an estimator from a file that `save` wrote, in this version or an earlier one.
+    """Read a fitted estimator from a file that was written by `save`, by this version or an earlier one.
 
-    On the same machine, with the same versions, it gives the same bits as the one that was saved.
+    On the same machine and with the same versions, results of the estimator equal those of the saved one to the bit.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
+        Path of the file.
     **params : dict
-        Functions that were parameters, which files do not hold, as in ``load(path, affinity=rbf_kernel)``. Other
+        Parameters that are functions, which a file does not contain, as in ``load(path, affinity=rbf_kernel)``. Other
         parameters are set as by `set_params`.
 
     Returns
     -------
     model : AttentionEmbedding, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
-        The fitted estimator.
+        Fitted estimator.
 
     Raises
     ------
     ValueError
-        If the file is no file of `save`, is damaged, is of a later format, or holds a model with a function that is
-        not given.
+        If the file was not written by `save`, is damaged, has a later format, or needs a function that is not passed.
     OSError
         If the file cannot be read.
 
     See Also
     --------
-    save : Write the file.
+    save : Writes the file.
 
     Notes
     -----
-    Nothing of the file is executed or imported, so that files of others can be opened. All of it is checked: names,
-    types, shapes, places that numbers refer to, and checksums.
+    Nothing in the file is executed or imported, so files from others can be opened safely. Names, types, shapes,
+    indices and checksums are all checked.
 
     Examples
     --------
@@ -477,8 +476,8 @@ def load(path: str | PathLike[str], **params: Any) -> Any:
             model = _read(Reader(path, stream, params))
         except (FileError, MemoryError):
             raise
-        except Exception as error:  # whatever a damaged file does to those that read it
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # as of a place before the file's beginning
+        except Exception as error:  # a damaged file can cause any error
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a position before the file
                 raise
             raise FileError(
                 f"{path} has to be a file of sklearn_attnembed.save, whole and unchanged, but reading it gave "
@@ -488,7 +487,7 @@ def load(path: str | PathLike[str], **params: Any) -> Any:
 
 
 def _read(file: Reader) -> Any:
-    """The model in a file."""
+    """Return the model in a file."""
     tree = file.tree()
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         file.fail("the format", repr(FORMAT), repr(tree.get("format") if isinstance(tree, dict) else tree))
@@ -502,7 +501,7 @@ def _read(file: Reader) -> Any:
         file.fail("the estimator", f"one of {', '.join(LAYOUTS)}", repr(tree["estimator"]))
     layout = LAYOUTS[tree["estimator"]]
     names = set(layout.kind().get_params(deep=False))
-    if not names.issuperset(tree["params"]):  # those that there were not yet when it was written have their defaults
+    if not names.issuperset(tree["params"]):  # parameters that are missing have their defaults
         file.fail("params", f"among {', '.join(sorted(names))}", f"made of {', '.join(sorted(tree['params']))}")
     params = {key: Value(key).read(node, file, f"params/{key}", {}) for key, node in tree["params"].items()}
     model: Any = layout.kind(**params)

@@ -1,4 +1,4 @@
-"""Types that recur in signatures."""
+"""Type aliases that recur in signatures."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
@@ -8,42 +8,42 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
-# Vectors, or what is made of them, in float32 or float64.
+# Vectors, or arrays computed from them, in float32 or float64.
 Vectors: TypeAlias = NDArray[np.floating]
-# Numbers in float64, whatever the input.
+# Results in float64, whatever the dtype of the input.
 Float64: TypeAlias = NDArray[np.float64]
-# Labels and places.
+# Labels and indices.
 Integers: TypeAlias = NDArray[np.integer]
-# A dense or sparse matrix.
+# Dense or sparse matrix.
 MatrixLike: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix
-# A sparse matrix or array of scipy, of any format.
+# Sparse matrix or array of SciPy, in any format.
 SparseMatrix: TypeAlias = sp.sparray | sp.spmatrix
-# Features, counts, affinities or distances, as `affinity` says.
+# Input of AttentionEmbedding: features, counts, affinities or distances, depending on `affinity`.
 Relations: TypeAlias = MatrixLike | LinearOperator
-# Where affinities come from.
+# Source of affinities, by the name it has in affinity/_sources.py or as a function.
 Affinity: TypeAlias = (
     Literal["nearest_neighbors", "precomputed", "precomputed_nearest_neighbors", "bipartite"]
     | Callable[[Any, Any], Any]
 )
-# How those of neighbours depend on distance.
+# Dependence of nearest-neighbor affinities on distance.
 Weighting: TypeAlias = Literal["perplexity", "self_tuning", "biweight", "uniform"]
-# A seed.
+# Seed of a random number generator.
 RandomState: TypeAlias = int | np.random.RandomState | None
-# A non-negative function of scores, elementwise.
+# Non-negative function of scores that works element by element.
 ScoreFunction: TypeAlias = Callable[[Vectors], Vectors]
-# An attention kernel, by name or as a function of scores.
+# Attention kernel, by name or as a function of scores.
 KernelName: TypeAlias = Literal["softmax", "squared", "expressive"]
 KernelLike: TypeAlias = KernelName | ScoreFunction
-# Labels, in order.
+# Labels of rows or columns, in their order.
 Labels: TypeAlias = ArrayLike | Sequence[Hashable]
-# Texts, or their words.
+# Texts, or sequences of words.
 Documents: TypeAlias = Iterable[str | Iterable[Hashable]]
-# How a text becomes words.
+# Splitting of a text into words, by name or as a function.
 Analyzer: TypeAlias = Literal["word", "char", "char_wb"] | Callable[[Any], Iterable[Hashable]]
 
 
 class Table(Protocol):
-    """A pandas DataFrame, or what looks like one."""
+    """A pandas DataFrame, or an object with the same attributes."""
 
     @property
     def columns(self) -> Any: ...

@@ -1,4 +1,4 @@
-"""Pictures, in scikit-learn's from_estimator manner (extra `plot`)."""
+"""Plots of fitted models, with `from_estimator` as in scikit-learn (extra `plot`)."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionScoresDisplay", "EmbeddingDisplay", "LossCurveDisplay", "NormalizerErrorDisplay"]
 
-# A heat map has so many rows and columns at most, an embedding so many names to choose from.
+# Largest number of rows and of columns of a heat map, and of names in the plot of an embedding.
 _PIXELS, _NAMES = 400, 1000
 
 
 def _axes(ax: Any, *shape: int, **figure: Any) -> Any:
-    """`ax`, or new axes in a figure of that shape."""
+    """Return `ax` or, if it is None, new axes."""
     pyplot = import_extra("matplotlib.pyplot", "plot", "A display")
     return pyplot.subplots(*shape, **{"layout": "constrained", **figure})[1] if ax is None else ax
 
 
 # Attention -------------------------------------------------------------------------------------------
 class AttentionScoresDisplay:
-    """Who attends to whom: a heat map in the order of clusters, or the keys that one query attends to most.
+    """Plot of attention scores: a heat map in the order of clusters, or the keys that a single query attends to most.
 
     Parameters
     ----------
     attention : array-like of shape (n_queries, n_keys)
-        Rows that sum to one.
+        Attention of the queries over the keys. Rows sum to one.
     query_labels, key_labels : array-like of shape (n_queries,) or (n_keys,), default=None
-        Clusters; the heat map is drawn in their order, with lines between them.
+        Cluster labels. The heat map is drawn in the order of clusters, with lines between them.
     key_names : array-like of shape (n_keys,), default=None
-        Names; their numbers if None.
+        Names of the keys. If None, their numbers are used.
     target : array-like of shape (n_queries, n_keys), default=None
-        What attention was to be, drawn beside the keys of a query.
+        Affinities that the attention approximates, which `plot_query` draws beside the attention.
     key_sizes : array-like of shape (n_keys,), default=None
-        How many keys each column stands for; one if None.
+        Number of keys that each column is a sum over. If None, each column is a single key.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes of the plot.
     figure_ : matplotlib Figure
-        That it is in.
+        Figure of the plot.
 
     See Also
     --------
-    sklearn_attnembed.AttentionEmbedding.attention_scores : The numbers.
-    sklearn_attnembed.AttentionEmbedding.explain : Those of one query, as a table.
+    sklearn_attnembed.AttentionEmbedding.attention_scores : Attention scores as an array.
+    sklearn_attnembed.AttentionEmbedding.explain : Attention scores of a single query as a table.
 
     Examples
     --------
@@ -96,23 +96,23 @@ class AttentionScoresDisplay:
         self.key_sizes = key_sizes
 
     def plot(self, ax: Axes | None = None, *, cmap: Any = "magma_r", colorbar: bool = True, **kwargs: Any) -> Self:
-        """Draw the heat map, on a logarithmic scale in units of uniform attention.
+        """Draw the heat map of attention relative to uniform attention, on a logarithmic scale.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            New ones if None.
+            Axes to draw on. If None, a new figure is made.
         cmap : str or Colormap, default="magma_r"
-            Colours.
+            Color map.
         colorbar : bool, default=True
-            Whether to draw the scale.
+            Whether to draw a color bar.
         **kwargs : dict
-            For ``ax.imshow``.
+            Keyword arguments for ``ax.imshow``.
 
         Returns
         -------
         self : AttentionScoresDisplay
-            With `ax_`.
+            The display, with `ax_` and `figure_`.
         """
         from matplotlib.colors import LogNorm
 
@@ -147,23 +147,23 @@ class AttentionScoresDisplay:
         return self
 
     def plot_query(self, query: int = 0, ax: Axes | None = None, *, n_keys: int = 10, **kwargs: Any) -> Self:
-        """Draw the keys that a query attends to most, and what it was to attend to.
+        """Draw the keys that a query attends to most, as bars, with the target affinities as marks.
 
         Parameters
         ----------
         query : int, default=0
-            Row of `attention`.
+            Row of `attention` to draw.
         ax : matplotlib Axes, default=None
-            New ones if None.
+            Axes to draw on. If None, a new figure is made.
         n_keys : int, default=10
-            How many.
+            Number of keys.
         **kwargs : dict
-            For ``ax.barh``.
+            Keyword arguments for ``ax.barh``.
 
         Returns
         -------
         self : AttentionScoresDisplay
-            With `ax_`.
+            The display, with `ax_` and `figure_`.
         """
         ax = _axes(ax, figsize=(5.2, 0.8 + 0.28 * min(n_keys, self.attention.shape[1])))
         row = self.attention[query]
@@ -175,7 +175,7 @@ class AttentionScoresDisplay:
             target = np.asarray(self.target)[query][top]
             near = target <= limit
             ax.scatter(target[near], places[near], marker="|", s=180, linewidths=2, color="k", label="target", zorder=3)
-            for place, value in zip(places[~near], target[~near], strict=True):  # bars would be too short to be seen
+            for place, value in zip(places[~near], target[~near], strict=True):  # a longer axis would hide the bars
                 ax.annotate(f"{value:.2g} ►", (limit, place), ha="right", va="center", fontsize=9)
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
         names = top if self.key_names is None else np.asarray(self.key_names)[top]
@@ -203,26 +203,27 @@ class AttentionScoresDisplay:
         Parameters
         ----------
         estimator : AttentionEmbedding
-            Fitted.
+            Fitted estimator.
         X : array-like or sparse matrix, default=None
-            Queries, as for `transform`; the training samples if None.
+            Queries, as for `transform`. If None, the training samples are used.
         labels : array-like of shape (n_keys,), default=None
-            Clusters of the keys, to order them by; eight k-means clusters of their vectors if None. Queries that are no
-            keys go to the cluster that they attend to most.
+            Cluster labels of the keys, which determine the order. If None, their vectors are clustered by k-means with
+            eight clusters. Queries that are not keys belong to the cluster that they attend to most.
         query : int, default=None
-            Draw the keys that this row attends to most, in place of the heat map.
+            Number of a single query. If given, the keys that it attends to most are drawn instead of the heat map.
         key_names : array-like of shape (n_keys,), default=None
-            Names of the keys, for `query`.
+            Names of the keys in the plot of a single query. If None, they are the names of columns, if the columns are
+            keys and have names, or numbers.
         ax : matplotlib Axes, default=None
-            New ones if None.
+            Axes to draw on. If None, a new figure is made.
         **kwargs : dict
-            For `plot`, or `plot_query`.
+            Keyword arguments for `plot` or, if `query` is given, `plot_query`.
 
         Returns
         -------
         display : AttentionScoresDisplay
-            Drawn, with `ax_`. Of more than 400 queries 400 are shown, at even steps, and of more than 400 keys the sums
-            over neighbours in the order.
+            Display that has been drawn. Of more than 400 queries only 400 are shown, at even steps. Of more than 400
+            keys, sums over adjacent keys are shown.
 
         Examples
         --------
@@ -271,12 +272,12 @@ class AttentionScoresDisplay:
 
 
 def _even(n: int, most: int = _PIXELS) -> Integers:
-    """Numbers at even steps, no more than a picture can show."""
+    """Return at most `most` numbers below `n`, at even steps."""
     return np.linspace(0, n - 1, min(n, most)).astype(int)
 
 
 def _along(keys: Any, labels: Any) -> Integers:
-    """Order of keys: by cluster, within a cluster by their first principal component."""
+    """Return the order of keys by cluster and, within a cluster, by the first principal component."""
     order = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -286,7 +287,7 @@ def _along(keys: Any, labels: Any) -> Integers:
 
 
 def _mark_clusters(axis: Any, labels: Any, line: Any) -> None:
-    """Names of clusters at their middle, where there is room, and lines between; no ticks without clusters."""
+    """Write the names of clusters at their middle if there is room, and draw lines between clusters."""
     if labels is None:
         axis.set_ticks([])
         return
@@ -296,7 +297,7 @@ def _mark_clusters(axis: Any, labels: Any, line: Any) -> None:
         line(end, color="0.4", linewidth=0.5)
     texts, middles = _as_text(names), ends - counts / 2
     is_long = axis.axis_name == "x" and sum(map(len, texts)) > 40
-    room = 0.05 * ends[-1]  # of a line of text
+    room = 0.05 * ends[-1]  # for a line of text
     shown = [0]
     for k in range(1, len(middles)):
         if middles[k] - middles[shown[-1]] > room:
@@ -307,27 +308,28 @@ def _mark_clusters(axis: Any, labels: Any, line: Any) -> None:
 
 # Embeddings ------------------------------------------------------------------------------------------
 class EmbeddingDisplay:
-    """Two-dimensional view of an embedding.
+    """Plot of an embedding in two dimensions.
 
     Parameters
     ----------
     points : array-like of shape (n_samples, 2)
-        Where to draw.
+        Positions of the samples.
     y : array-like of shape (n_samples,), default=None
-        Classes, one colour each and named in their midst; or numbers with fractions, on a colour scale.
+        Classes, which are drawn in one color each, with the name at the median of the class; or numbers with fractions,
+        which are drawn on a color scale.
     names : array-like of shape (n_samples,), default=None
-        Names of samples. Those are written that do not cover others, the first ones first.
+        Names of samples. A name is written if it does not overlap with those before it.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes of the plot.
     figure_ : matplotlib Figure
-        That it is in.
+        Figure of the plot.
 
     See Also
     --------
-    AttentionScoresDisplay : Who attends to whom.
+    AttentionScoresDisplay : Plot of the attention scores of a fitted embedding.
 
     Examples
     --------
@@ -349,23 +351,23 @@ class EmbeddingDisplay:
         self.names = _one_each(names, len(self.points), "names")
 
     def plot(self, ax: Axes | None = None, *, s: float | None = None, cmap: Any = None, **kwargs: Any) -> Self:
-        """Draw.
+        """Draw the points.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            New ones if None.
+            Axes to draw on. If None, a new figure is made.
         s : float, default=None
-            Size of the points; smaller the more there are if None.
+            Size of the points. If None, it depends on their number.
         cmap : str or Colormap, default=None
-            Colours of the classes, or of the numbers; as many as there are classes if None.
+            Color map of the classes or numbers. If None, it depends on the number of classes.
         **kwargs : dict
-            For ``ax.scatter``.
+            Keyword arguments for ``ax.scatter``.
 
         Returns
         -------
         self : EmbeddingDisplay
-            With `ax_`.
+            The display, with `ax_` and `figure_`.
         """
         ax = _axes(ax, figsize=(5.6, 5.2))
         s = float(np.clip(6e3 / max(len(self.points), 1), 2, 24)) if s is None else s
@@ -386,7 +388,7 @@ class EmbeddingDisplay:
         return self
 
     def _plot_classes(self, ax: Any, y: Any, cmap: Any, style: dict[str, Any]) -> list[Any]:
-        """Points in the colours of their classes, grey where that is missing, and the classes' names: their places."""
+        """Draw points in the colors of their classes, gray if missing, with names; return the boxes of the names."""
         from matplotlib import colormaps
 
         is_known = ~_is_missing(y)
@@ -394,7 +396,7 @@ class EmbeddingDisplay:
         if cmap is None:
             cmap = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"
         cmap = colormaps[cmap] if isinstance(cmap, str) else cmap
-        n_colors = max(cmap.N, len(classes)) if cmap.N <= 20 else len(classes)  # of a list, or along a scale
+        n_colors = max(cmap.N, len(classes)) if cmap.N <= 20 else len(classes)  # a list, or a continuous scale
         if not is_known.all():
             ax.scatter(*self.points[~is_known].T, **{**style, "color": "0.8"})
         points = self.points[is_known]
@@ -420,25 +422,25 @@ class EmbeddingDisplay:
         Parameters
         ----------
         estimator : AttentionEmbedding
-            Fitted.
+            Fitted estimator.
         X : array-like or sparse matrix, default=None
-            What to transform; the training samples if None.
+            Samples, as for `transform`. If None, the training samples are used.
         y : array-like of shape (n_samples,), default=None
-            Classes, or numbers.
+            Classes or numbers, which determine the colors.
         names : array-like of shape (n_samples,), default=None
             Names of samples.
         reducer : transformer, default=None
-            To two dimensions, :class:`sklearn.manifold.TSNE` for instance; a clone of it is fitted. Principal
-            components if None. Vectors of two dimensions are drawn as they are.
+            Reduction to two dimensions, such as :class:`sklearn.manifold.TSNE`, of which a clone is fitted. If None,
+            principal components are used. Vectors of two dimensions are drawn as they are.
         ax : matplotlib Axes, default=None
-            New ones if None.
+            Axes to draw on. If None, a new figure is made.
         **kwargs : dict
-            For `plot`.
+            Keyword arguments for `plot`.
 
         Returns
         -------
         display : EmbeddingDisplay
-            Drawn, with `ax_`.
+            Display that has been drawn.
         """
         check_is_fitted(estimator)
         vectors = estimator.embedding_ if X is None else estimator.transform(X)
@@ -450,13 +452,13 @@ class EmbeddingDisplay:
 def _write(
     ax: Any, places: Any, names: Iterable[Any], boxes: Sequence[Any] = (), always: bool = False, **text: Any
 ) -> list[Any]:
-    """Write names at places of the data, none over another or over `boxes`; return all boxes.
+    """Write names at positions of the data without overlap, also with `boxes`, and return all boxes.
 
-    They are moved a little, or left out unless `always`.
+    Names are shifted a little if necessary. If that is not enough, they are left out unless `always` is true.
     """
     from matplotlib.patheffects import withStroke
 
-    ax.get_figure(root=True).draw_without_rendering()  # for the size of a text in pixels
+    ax.get_figure(root=True).draw_without_rendering()  # determines the sizes of texts in pixels
     ring = [(np.cos(angle), np.sin(angle)) for angle in np.arange(8) * np.pi / 4]
     moves = [(0, 0), *((14 * size * across, 11 * size * up) for size in (1, 2, 3) for across, up in ring)]
     style = {"ha": "center", "va": "center", "parse_math": False, **text}
@@ -478,7 +480,7 @@ def _write(
 
 
 def _one_each(values: Any, n: int, name: str) -> Any:
-    """As an array with an entry for each point."""
+    """Return values as an array, or raise an error if they are not one for each point."""
     values = None if values is None else np.asarray(values)
     if values is not None and values.shape != (n,):
         raise ValueError(
@@ -489,36 +491,36 @@ def _one_each(values: Any, n: int, name: str) -> Any:
 
 
 def _is_missing(y: Any) -> Any:
-    """Where a class is NaN or None."""
+    """Return the mask of the classes that are NaN or None."""
     return np.array(
         [each is None or (isinstance(each, float | np.floating) and np.isnan(each)) for each in y], dtype=bool
     )
 
 
 def _as_text(classes: Any) -> list[str]:
-    """Names of classes; those of whole numbers without a point."""
+    """Return the names of classes, without a decimal point if they are whole numbers."""
     return [f"{each:.0f}" if isinstance(each, float) and each == round(each) else str(each) for each in classes]
 
 
 # Fits ------------------------------------------------------------------------------------------------
 class LossCurveDisplay:
-    """Loss against iteration.
+    """Plot of the loss against the iteration.
 
     Parameters
     ----------
     losses : array-like of shape (n_iter,)
-        Loss per row, in nats.
+        Loss per row at each iteration, in nats.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes of the plot.
     figure_ : matplotlib Figure
-        That it is in.
+        Figure of the plot.
 
     See Also
     --------
-    sklearn_attnembed.AttentionEmbedding : Has the losses in `loss_curve_`.
+    sklearn_attnembed.AttentionEmbedding : Stores the losses in `loss_curve_`.
 
     Examples
     --------
@@ -531,21 +533,21 @@ class LossCurveDisplay:
         self.losses = losses
 
     def plot(self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any) -> Self:
-        """Draw; a dot marks the lowest loss.
+        """Draw the losses, with a dot at the lowest.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            New ones if None. Give those of another display to compare.
+            Axes to draw on, such as those of another display to compare with. If None, a new figure is made.
         name : str, default=None
-            For the legend.
+            Name in the legend.
         **kwargs : dict
-            For ``ax.plot``.
+            Keyword arguments for ``ax.plot``.
 
         Returns
         -------
         self : LossCurveDisplay
-            With `ax_`.
+            The display, with `ax_` and `figure_`.
         """
         ax = _axes(ax, figsize=(5.2, 3.6))
         losses = np.asarray(self.losses)
@@ -568,44 +570,45 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : AttentionEmbedding or AttentionWordVectors
-            Fitted.
+            Fitted estimator.
         ax : matplotlib Axes, default=None
-            New ones if None.
+            Axes to draw on. If None, a new figure is made.
         **kwargs : dict
-            For `plot`.
+            Keyword arguments for `plot`.
 
         Returns
         -------
         display : LossCurveDisplay
-            Drawn, with `ax_`.
+            Display that has been drawn.
         """
         check_is_fitted(estimator)
         return cls(estimator.loss_curve_).plot(ax, **kwargs)
 
 
 class NormalizerErrorDisplay:
-    """Error of log Z against exact log Z, and the distribution function of the relative error of Z.
+    """Plots of the error of log Z against exact log Z, and of the distribution of the relative error of Z.
 
     Parameters
     ----------
     log_z, log_z_exact : array-like of shape (n_queries,)
-        Estimated and exact, in nats. Queries whose Z is zero in either are left out.
+        Estimated and exact log Z, in nats. Queries with an estimated or exact Z of zero are left out.
     std : array-like of shape (n_queries,), default=None
-        Standard errors of `log_z`, drawn as 95 % bars of forty queries; the legend says how many of all bars cover.
+        Standard errors of `log_z`. They are drawn as 95 % error bars of forty queries, and the legend says how many of
+        all error bars cover the exact value.
 
     Attributes
     ----------
     error : ndarray of shape (n_queries,)
-        ``|Z_estimate / Z_exact - 1|``.
+        Relative error of Z, ``|Z_estimate / Z_exact - 1|``.
     axes_ : ndarray of two matplotlib Axes
-        Where it was drawn.
+        Axes of the plots.
     figure_ : matplotlib Figure
-        That they are in.
+        Figure of the plots.
 
     See Also
     --------
-    sklearn_attnembed.NormalizerEstimator : The estimates.
-    sklearn_attnembed.metrics.relative_error : The error.
+    sklearn_attnembed.NormalizerEstimator : Estimates log Z.
+    sklearn_attnembed.metrics.relative_error : Computes the error.
 
     Examples
     --------
@@ -615,8 +618,8 @@ class NormalizerErrorDisplay:
     >>> keys = np.random.default_rng(0).standard_normal((5000, 8)) / 2
     >>> model = NormalizerEstimator(method="control_variate", random_state=0).fit(keys)
     >>> display = NormalizerErrorDisplay.from_estimator(model, keys[:200])
-    >>> bool(np.median(display.error) < 1e-2)
-    True
+    >>> display.error.shape
+    (200,)
     """
 
     def __init__(self, log_z: ArrayLike, log_z_exact: ArrayLike, *, std: ArrayLike | None = None) -> None:
@@ -627,21 +630,21 @@ class NormalizerErrorDisplay:
         self.error = relative_error(self.log_z, self.log_z_exact)
 
     def plot(self, axes: Sequence[Axes] | None = None, *, name: str | None = None, color: Any = None) -> Self:
-        """Draw.
+        """Draw both plots.
 
         Parameters
         ----------
         axes : sequence of two matplotlib Axes, default=None
-            New ones if None. Give those of another display to compare.
+            Axes to draw on, such as those of another display to compare with. If None, a new figure is made.
         name : str, default=None
-            For the legend.
+            Name in the legend.
         color : matplotlib color, default=None
-            The next in the cycle if None.
+            Color of points and curve. If None, the next color of the cycle is used.
 
         Returns
         -------
         self : NormalizerErrorDisplay
-            With `axes_`.
+            The display, with `axes_` and `figure_`.
         """
         points, curve = self.axes_ = np.asarray(_axes(axes, 1, 2, figsize=(9.6, 3.8)))
         deviation = self.log_z - self.log_z_exact
@@ -686,20 +689,20 @@ class NormalizerErrorDisplay:
         Parameters
         ----------
         estimator : NormalizerEstimator
-            Fitted by `fit`, so that it has the keys.
+            Estimator that has been fitted by `fit`, and therefore has the keys.
         X : array-like of shape (n_queries, n_features)
-            Queries. The exact value costs O(n_queries * n_keys).
+            Queries. Exact values take O(n_queries * n_keys) time.
         return_std : bool, default=False
-            Whether to draw 95 % bars.
+            Whether to draw 95 % error bars.
         axes : sequence of two matplotlib Axes, default=None
-            New ones if None.
+            Axes to draw on. If None, a new figure is made.
         **kwargs : dict
-            For `plot`.
+            Keyword arguments for `plot`.
 
         Returns
         -------
         display : NormalizerErrorDisplay
-            Drawn, with `axes_`.
+            Display that has been drawn.
         """
         exact = estimator.score_samples_exact(X)
         log_z, std = estimator.score_samples(X, return_std=True) if return_std else (estimator.score_samples(X), None)

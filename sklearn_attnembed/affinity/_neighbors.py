@@ -1,4 +1,4 @@
-"""Affinities from graphs of nearest neighbours."""
+"""Affinities from graphs of nearest neighbors."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .._sklearn import Interval, StrOptions, check_array, validate_params
 from .._sparse import canonical
 from .._typing import Float64, SparseMatrix, Weighting
 
-# Weight of neighbors that all lie at the edge of the neighborhood, and of the last one for "uniform": it is so small
-# that it does not matter which of several tied neighbors is the last.
+# Weight of neighbors that all lie at the edge of the neighborhood, and of the last neighbor for "uniform". It is so
+# small that it does not matter which of several tied neighbors is the last.
 _EDGE = 1e-7
-# Where nearly all of the last third of neighbours are tied, this share of the edge's distance counts as inside.
+# Share of the distance to the edge that is always inside, even if the last third of the neighbors are nearly tied.
 _NEXT_TO_EDGE = 0.999
-# An exponent whose exponential is zero.
+# Exponent so large that the exponential of its negative is zero.
 _FAR = 1e300
-# Neighbours to one unit of perplexity, as in t-SNE.
+# Number of neighbors for one unit of perplexity, as in t-SNE.
 _NEIGHBORS_PER_PERPLEXITY = 3
-# Below, the nearest has all the weight.
+# Least default perplexity. With less, nearly all the weight goes to the nearest neighbor.
 _LEAST_PERPLEXITY = 1.5
-# Rows whose bandwidths are sought together.
+# Number of rows whose bandwidths are computed at a time.
 _BATCH = 8192
-# Elements of a temporary block.
+# Elements of a temporary block: 4 MB in float64, small enough for the cache of one core.
 _ELEMENTS = 2**19
-# The neighbour whose distance is the local scale.
+# Rank of the neighbor whose distance is the local scale.
 _SCALE_NEIGHBOR = 7
 
 
@@ -51,49 +51,50 @@ def neighbor_affinity(
     perplexity: float | None = None,
     key_scale: ArrayLike | None = None,
 ) -> sp.csr_array:
-    """Turn a graph of nearest-neighbour distances into affinities.
+    """Compute affinities from a graph of nearest-neighbor distances.
 
-    Row by row the `n_neighbors` nearest get weights. The next one marks where the neighbourhood ends: there, except
-    for "uniform", weights fall to zero, so that the affinities, and all that is built on them, are continuous in the
-    data and do not depend on how ties are broken.
+    In each row the `n_neighbors` nearest keys get weights. The distance of the next key is the edge of the
+    neighborhood, where weights fall to zero, except for "uniform". The affinities are therefore continuous functions of
+    the data, and do not depend on how ties are broken.
 
     Parameters
     ----------
     distances : sparse matrix of shape (n_queries, n_keys)
-        Distances to near keys, explicit zeros included, as from
+        Distances to near keys, including explicit zeros, as returned by
         :class:`sklearn.neighbors.KNeighborsTransformer` or ``kneighbors_graph(mode="distance")``.
-        The input is not changed.
+        The input is not modified.
     n_neighbors : int, default=15
-        Neighbours with weight; a row with more entries is cut after the next one.
+        Number of neighbors that get weights. Entries of a row beyond the next one are ignored.
     weighting : {"perplexity", "self_tuning", "biweight", "uniform"}, default="perplexity"
-        How weights w depend on distances r.
+        Weights as a function of the distance r.
 
-        - "perplexity": ``exp(-b r^2)``, the bandwidth b of each row such that its weights have the given perplexity,
-          as in t-SNE [1]_. Over the last third of the neighbours weights are led linearly to zero.
-        - "self_tuning": ``exp(-r^2 / (scale_i scale_j))`` [2]_, the local scales of query and key being the distances
-          to their seventh neighbour; led to zero likewise.
-        - "biweight": ``(1 - (r / edge)^2)^2``, `edge` the distance of the next neighbour.
-        - "uniform": all alike.
+        - "perplexity": ``exp(-b r^2)``, where b is chosen for each row such that its weights have the given perplexity,
+          as in t-SNE [1]_. Over the last third of the neighbors the weights are tapered linearly to zero.
+        - "self_tuning": ``exp(-r^2 / (scale_i scale_j))`` [2]_, where the local scale of a query or a key is the
+          distance to its seventh neighbor, tapered in the same way.
+        - "biweight": ``(1 - (r / edge)^2)^2``, where `edge` is the distance of the next neighbor.
+        - "uniform": equal weights.
     perplexity : float or None, default=None
-        For "perplexity", at least 1; None is a third of `n_neighbors`, and no less than 1.5.
+        Perplexity of the weights for "perplexity", at least 1. If None, it is a third of `n_neighbors`, but not less
+        than 1.5.
     key_scale : array-like of shape (n_keys,) or None, default=None
-        For "self_tuning", the local scales of the keys (:func:`local_scale` of their own graph). None takes
-        `distances` for that graph, which has to be square then.
+        Local scales of the keys for "self_tuning", as computed by :func:`local_scale` from the distances between keys.
+        If None, `distances` is taken to be the graph of the keys, and has to be square.
 
     Returns
     -------
     affinities : csr_array of shape (n_queries, n_keys)
-        Non-negative weights, not yet divided by their row sums.
+        Non-negative weights, which are not divided by their row sums.
 
     Raises
     ------
     ValueError
-        If a distance is negative, or "self_tuning" lacks `key_scale`.
+        If a distance is negative, or if `key_scale` is missing for "self_tuning".
 
     See Also
     --------
-    local_scale : What "self_tuning" measures distances by.
-    sklearn_attnembed.AttentionEmbedding : ``affinity="nearest_neighbors"`` takes points and does this itself.
+    local_scale : Local scales for "self_tuning".
+    sklearn_attnembed.AttentionEmbedding : Computes these affinities itself with ``affinity="nearest_neighbors"``.
 
     References
     ----------
@@ -133,7 +134,7 @@ def neighbor_affinity(
             scale = _scale(*_nearest(distances, _SCALE_NEIGHBOR + 1)[1:])
             keys = scale if key_scale is None else _checked_scale(key_scale, distances.shape[1])
             tiny = np.finfo(float).tiny
-            with np.errstate(over="ignore"):  # copies have no scale: whatever is not one of them is far
+            with np.errstate(over="ignore"):  # copies of a point have scale zero, and all others are far
                 exponent = np.minimum(near / np.maximum(scale, tiny)[:, None], _FAR)
                 exponent *= np.minimum(near / np.maximum(_dense(graph, keys[graph.indices], present), tiny), _FAR)
             exponent = np.minimum(exponent, _FAR)
@@ -148,21 +149,23 @@ def neighbor_affinity(
 
 @validate_params({"distances": ["sparse matrix"]}, prefer_skip_nested_validation=True)
 def local_scale(distances: SparseMatrix) -> Float64:
-    """Distance of each row to its seventh neighbour, the point itself not counted: the scale of "self_tuning".
+    """Compute the distance of each point to its seventh neighbor, the local scale for "self_tuning".
+
+    The point itself is not counted as a neighbor.
 
     Parameters
     ----------
     distances : sparse matrix of shape (n_samples, n_samples)
-        Distances to near points, explicit zeros included, the point itself among them.
+        Distances to near points, including the point itself and other explicit zeros.
 
     Returns
     -------
     scale : ndarray of shape (n_samples,)
-        In the unit of the distances; to the last neighbour where there are fewer.
+        Distance to the seventh neighbor, in the unit of `distances`; to the last neighbor if there are fewer.
 
     See Also
     --------
-    neighbor_affinity : Takes it as `key_scale`.
+    neighbor_affinity : Takes the scales as `key_scale`.
 
     Examples
     --------
@@ -176,7 +179,7 @@ def local_scale(distances: SparseMatrix) -> Float64:
 
 
 def _checked_distances(distances: SparseMatrix) -> Any:
-    """A graph of distances as a CSR array, entries at the same place summed."""
+    """Return a graph of distances as a CSR array, with entries at the same place summed."""
     distances = canonical(distances, "distances")
     distances = check_array(distances, accept_sparse="csr", input_name="distances", ensure_min_samples=0)
     if distances.nnz and distances.data.min() < 0:
@@ -187,14 +190,15 @@ def _checked_distances(distances: SparseMatrix) -> Any:
 
 
 def _kept_alive(weights: Float64, present: NDArray[np.bool_]) -> Float64:
-    """Weights that are zero at the edge, whichever of tied neighbors is there; rows of nothing else get equal ones."""
+    """Return weights with rows of zeros replaced by equal ones: all neighbors in such a row are at the edge."""
     return np.where((weights * present).any(axis=1, keepdims=True), weights, _EDGE)
 
 
 def pair_distances(X: Any, Y: Any, indices: NDArray[np.integer]) -> Float64:
-    """Euclidean distances of each row of `X` to the rows of `Y` that its indices name.
+    """Compute the Euclidean distances of each row of `X` to the rows of `Y` that `indices` names.
 
-    From differences, a row by itself: the same bits in any batch and on any number of threads.
+    They are computed from differences, row by row, and so are the same to the bit in any batch and on any number of
+    threads.
     """
     out = np.empty(indices.shape)
     for rows in gen_batches(len(indices), max(_ELEMENTS // (indices.shape[1] * X.shape[1]), 1)):
@@ -206,7 +210,7 @@ def pair_distances(X: Any, Y: Any, indices: NDArray[np.integer]) -> Float64:
 
 
 def _checked_scale(key_scale: ArrayLike, n_keys: int) -> Float64:
-    """Local scales of the keys as an array."""
+    """Return the local scales of the keys as an array, or raise an error if they are not valid."""
     scale = check_array(key_scale, ensure_2d=False, dtype=np.float64, input_name="key_scale")
     if scale.shape != (n_keys,) or scale.min() < 0:
         raise ValueError(
@@ -217,20 +221,20 @@ def _checked_scale(key_scale: ArrayLike, n_keys: int) -> Float64:
 
 
 def _nearest(distances: Any, width: int) -> tuple[Any, Float64, NDArray[np.bool_]]:
-    """The graph with rows in order of distance, their first `width` distances and which of these there are."""
+    """Sort rows by distance; return the graph, the first `width` distances of each row, and which of these exist."""
     counts = np.diff(distances.indptr)
-    if len(counts) and not np.ptp(counts):  # as many in each row, as of nearest neighbours: faster
+    if len(counts) and not np.ptp(counts):  # a faster way for rows of equal length
         order = np.argsort(distances.data.reshape(len(counts), -1), axis=1, kind="stable")
         order = (order + distances.indptr[:-1, None]).ravel()
     else:
-        order = np.lexsort((distances.data, np.repeat(np.arange(len(counts)), counts)))  # ties by column
+        order = np.lexsort((distances.data, np.repeat(np.arange(len(counts)), counts)))  # ties are broken by column
     graph = sp.csr_array((distances.data[order], distances.indices[order], distances.indptr), shape=distances.shape)
     present = np.arange(min(width, max(counts.max(initial=0), 1))) < counts[:, None]
     return graph, _dense(graph, graph.data.astype(np.float64), present), present
 
 
 def _dense(graph: Any, values: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
-    """The first values of each row of `graph` side by side, zero where there are no more."""
+    """Return the first values of each row of `graph` as a dense array, padded with zeros."""
     out = np.zeros(present.shape, values.dtype)
     counts = np.diff(graph.indptr)
     rank = np.arange(graph.nnz) - np.repeat(graph.indptr[:-1], counts)
@@ -239,21 +243,21 @@ def _dense(graph: Any, values: NDArray[Any], present: NDArray[np.bool_]) -> NDAr
 
 
 def _scale(near: Float64, present: NDArray[np.bool_]) -> Float64:
-    """Distance to the seventh neighbour, or to the last if there are fewer."""
+    """Return the distance to the seventh neighbor, or to the last one if there are fewer."""
     place = np.clip(present.sum(axis=1) - 1, 0, _SCALE_NEIGHBOR)
     return np.take_along_axis(near, place[:, None], axis=1)[:, 0]
 
 
 def _with_perplexity(near: Float64, present: NDArray[np.bool_], perplexity: float, n_steps: int = 40) -> Float64:
-    """``exp(-b near^2)``, b such that the entropy of every row, once normalised, is log `perplexity`.
+    """Return ``exp(-b near^2)``, with b chosen for each row such that its perplexity, once normalized, is as given.
 
-    Newton's method on log b within a bracket. Rows of fewer entries than `perplexity` are left flat.
+    This is Newton's method on log b within a bracket. Rows with fewer entries than `perplexity` get equal weights.
     """
     largest = np.frexp(near.max(axis=1, keepdims=True, initial=0))[1]
-    squares = np.square(np.ldexp(near, -largest))  # in a unit that is a power of two: exact, without overflow
+    squares = np.square(np.ldexp(near, -largest))  # a power of two as the unit is exact and prevents overflow
     excess = np.where(present, squares - squares[:, :1], 0)
     typical = excess.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
-    excess /= np.where(typical > 0, typical, 1)[:, None]  # so that b is of order one, whatever the unit of distance
+    excess /= np.where(typical > 0, typical, 1)[:, None]  # makes b of order one in any unit
     low, high, log_b = np.full(len(excess), -30.0), np.full(len(excess), 60.0), np.zeros(len(excess))
     for _ in range(n_steps):
         scaled = np.exp(log_b)[:, None] * excess
@@ -268,5 +272,5 @@ def _with_perplexity(near: Float64, present: NDArray[np.bool_], perplexity: floa
         moving = np.abs(new - log_b) >= 1e-13
         if not moving.any():
             break
-        log_b = np.where(moving, new, log_b)  # a row that has come to rest does not wait for the others
+        log_b = np.where(moving, new, log_b)  # converged rows do not change while others go on
     return weights
