@@ -173,23 +173,40 @@ def mutants_of(path):
     return found
 
 
+def source_of(module, core=CORE):
+    """Return the file of a module."""
+    path = core.joinpath(*module.split(".")) if module else core
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def difference(mutant):
-    """The changed lines before and after, in few words."""
-    source = (CORE / Path(*mutant.module.split("."))).with_suffix(".py")
-    source = (source if source.exists() else source.with_suffix("") / "__init__.py").read_bytes()
+    """Return the line of the change, and what it replaces by what."""
+    source = source_of(mutant.module).read_bytes()
     old = source[mutant.start : mutant.stop].decode()
     line = source.splitlines()[mutant.line - 1].decode().strip()
     return line, " ".join(old.split()), " ".join(mutant.text.split())
 
 
 def listed(mutant, entries):
-    """Return the index of the first entry of `mutants.toml` that holds for this mutant, or None."""
+    """Return the reason in `mutants.toml` why no test tells this mutant, or None."""
     line, old, new = difference(mutant)
-    found = {"module": mutant.module, "function": mutant.function, "old": old, "new": new}
-    for i, entry in enumerate(entries):
-        if entry.get("line", "") in line and all(entry.get(name, value) == value for name, value in found.items()):
-            return i
+    for entry in entries:
+        in_line = any(text in line for text in entry.get("lines", []))
+        in_place = in_line or mutant.function in entry.get("functions", [])
+        is_change = entry.get("old", old) == old and entry.get("new", new) == new
+        if entry["module"] == mutant.module and in_place and is_change:
+            return entry["reason"]
     return None
+
+
+def stale(entries):
+    """Yield lines and functions of `mutants.toml` that are no longer in the source."""
+    for entry in entries:
+        source = source_of(entry["module"])
+        text = source.read_text(encoding="utf8") if source.exists() else ""
+        for wanted in [*entry.get("lines", []), *(f"def {name}(" for name in entry.get("functions", []))]:
+            if wanted not in text:
+                yield f"{entry['module']}: {wanted}"
 
 
 class Plugin:
@@ -256,8 +273,7 @@ def fresh_copy(mutant=None):
     folder = Path(tempfile.mkdtemp(prefix="mutant-"))
     shutil.copytree(CORE.parent, folder / CORE.parent.name)
     if mutant is not None:
-        path = folder / CORE.parent.name / "_core" / Path(*mutant.module.split(".")).with_suffix(".py")
-        path = path if path.exists() else path.with_suffix("") / "__init__.py"
+        path = source_of(mutant.module, folder / CORE.parent.name / CORE.name)
         source = path.read_bytes()
         path.write_bytes(source[: mutant.start] + mutant.text.encode() + source[mutant.stop :])
     return folder
@@ -377,18 +393,17 @@ def main():
         for path in sorted(CORE.rglob("*.py"))
         if not wanted or any(f"{module_name(path)}.".startswith(f"{name}.") for name in wanted)
     ]
+    if old := list(stale(entries)):
+        raise SystemExit("in mutants.toml, but not in the source any more:\n" + "\n".join(old))
     every = [mutant for path in paths for mutant in mutants_of(path)]
-    reasons = [listed(mutant, entries) for mutant in every]
-    open_ones = [mutant for mutant, reason in zip(every, reasons, strict=True) if reason is None]
-    if stale := [e for i, e in enumerate(entries) if not wanted and i not in reasons]:
-        raise SystemExit("no mutant for these entries of mutants.toml:\n" + "\n".join(map(str, stale)))
+    drawn = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
+    sample = [mutant for mutant in drawn if listed(mutant, entries) is None]
     names = options.tests.split(",") if options.tests else TESTS
     files = [path for name in names if (path := ROOT / "tests" / f"test_{name}.py").exists()]
     compileall.compile_dir(CORE.parent, quiet=2)  # so that the copies need not be
     for name in PRELOADED:
         importlib.import_module(name)
     known = record(files)
-    sample = random.Random(options.seed).sample(open_ones, min(options.mutants, len(open_ones)))
     counts = defaultdict(lambda: [0, 0])
     for mutant, killer in run(sample, known, options.seconds, options.jobs):
         counts[mutant.module][0] += bool(killer)
@@ -401,8 +416,10 @@ def main():
     for module, (killed, tried) in sorted(counts.items()):
         print(f"{module:30} {killed:4} of {tried:4} killed")
     killed, tried = (sum(count[i] for count in counts.values()) for i in (0, 1))
-    print(f"{killed} of {tried} killed, {killed / max(tried, 1):.1%}; {len(every)} mutants in all, of which "
-          f"{len(every) - len(open_ones)} are listed as equivalent and left out")  # fmt: skip
+    print(
+        f"{killed} of {tried} killed, {killed / max(tried, 1):.1%}; {len(drawn)} of {len(every)} mutants drawn, of which "
+        f"{len(drawn) - len(sample)} are listed as equivalent and left out"
+    )
     return int(killed < REQUIRED * tried)
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_attnembed._core.statistics import block_statistics, largest_variance, merge, pool, sphere_statistics
+from sklearn_attnembed._core.statistics import (
+    block_statistics,
+    group_sums,
+    largest_variance,
+    merge,
+    pool,
+    sphere_statistics,
+)
 
 RNG = np.random.default_rng(0)
 Y = RNG.standard_normal((101, 6)) + 5
@@ -76,3 +83,55 @@ def test_statistics_on_the_sphere(weighted):
     assert_same(statistics, expected)
     assert_allclose(null_mean, null @ Y)
     assert_allclose(sphere_statistics(Y.astype(np.float32), weights, null)[0].scatter, expected.scatter, atol=1e-4)
+
+
+def test_diagonal_blocks_merge_to_the_whole():
+    whole = block_statistics(Y, WEIGHTS, LABELS, 3, diagonal=True)
+    parts = [
+        block_statistics(Y[i : i + 17], WEIGHTS[i : i + 17], LABELS[i : i + 17], 3, True) for i in range(0, 101, 17)
+    ]
+    assert_same(merge(parts), whole)
+    full = block_statistics(Y, WEIGHTS, LABELS, 3)
+    assert_allclose(whole.scatter, np.einsum("aii->ai", full.scatter))
+    assert_allclose(whole.covariance, np.einsum("aii->ai", full.covariance))
+    assert_allclose(pool(whole).scatter, np.einsum("aii->ai", pool(full).scatter))
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_clusters_that_are_empty_in_both_parts(diagonal):
+    parts = [block_statistics(Y[i : i + 2], None, np.array([0, 2]), 4, diagonal) for i in (0, 2)]
+    merged = merge(parts)
+    assert_allclose(merged.weight, [2, 0, 2, 0])
+    assert_allclose(merged.mean[1::2], 0)
+    assert_allclose(merged.scatter[1::2], 0)
+    assert_allclose(merged.mean[0], Y[[0, 2]].mean(axis=0))
+
+
+def test_keys_of_no_weight():
+    statistics = block_statistics(Y[:4], np.zeros(4))
+    assert_allclose(statistics.weight, [0])
+    assert_allclose(statistics.scatter, np.zeros((1, 6, 6)))
+    on_sphere, null_mean = sphere_statistics(Y[:4], np.zeros(4), np.ones(4))
+    assert_allclose(on_sphere.mean, np.zeros((1, 6)))
+    assert_allclose(null_mean, Y[:4].sum(axis=0))
+
+
+def test_labels_of_one_cluster_do_not_matter():
+    assert_same(block_statistics(Y, WEIGHTS, np.zeros(101, int), 1), block_statistics(Y, WEIGHTS))
+
+
+def test_group_sums():
+    assert_allclose(group_sums(np.array([2, 0, 2]), np.array([1.5, 2, 3]), 4), [2, 0, 4.5, 0])
+    counts = group_sums(np.array([2, 0, 2]), None, 4)
+    assert_allclose(counts, [1, 0, 2, 0])
+    assert counts.dtype == np.float64
+    given = np.array([1.5, 2, 3])
+    group_sums(np.array([0, 1, 2]), given, 3)[:] = 0
+    assert_allclose(given, [1.5, 2, 3])
+
+
+def test_largest_variance_of_one_cluster():
+    assert_allclose(
+        largest_variance(block_statistics(Y, WEIGHTS)), np.linalg.eigvalsh(np.cov(Y.T, aweights=WEIGHTS, bias=True))[-1]
+    )
+    assert largest_variance(block_statistics(Y[:1])) == 0
