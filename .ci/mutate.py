@@ -417,8 +417,8 @@ def main():
         print(f"{module:30} {killed:4} of {tried:4} killed")
     killed, tried = (sum(count[i] for count in counts.values()) for i in (0, 1))
     print(
-        f"{killed} of {tried} killed, {killed / max(tried, 1):.1%}; {len(drawn)} of {len(every)} mutants drawn, of which "
-        f"{len(drawn) - len(sample)} are listed as equivalent and left out"
+        f"{killed} of {tried} killed, {killed / max(tried, 1):.1%}; {len(drawn)} drawn of {len(every)} mutants, "
+        f"of which {len(drawn) - len(sample)} are listed as equivalent and left out"
     )
     return int(killed < REQUIRED * tried)
 
