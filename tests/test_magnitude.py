@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_attnembed._core.magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
+from sklearn_attnembed._magnitude import bounded_scores, product_features, row_exponents, saturated, scale_rows
 
 FORMS = pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=["dense", "sparse"])
 X = np.array([[3.0, 0, -8], [0, 0, 0], [0.5, -0.25, 0], [0, 1e-300, 2e-300]])
