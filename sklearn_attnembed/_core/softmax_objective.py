@@ -174,10 +174,8 @@ class SoftmaxDescent(Descent):
                 first = problem.group_rows(group).start
                 log_z, mean = field(Y, slice(rows.start - first, rows.stop - first))
                 repulsion = float(log_z.sum(dtype=np.float64)), mean
-            new, proposal, sums = sweep_block(
-                Y, last[rows], attraction, params[group], self.row_weights(rows), repulsion
-            )
-            following[rows], last[rows] = new, proposal
+            out, weights = (following[rows], attraction), self.row_weights(rows)
+            _, last[rows], sums = sweep_block(Y, last[rows], attraction, params[group], weights, repulsion, out)
             return sums
 
         return merged_by_group(problem.group, self.run(one, range(len(bounds))), merge_sums)

@@ -15,6 +15,11 @@ def row_dots(A: Array, B: Array, xp: ModuleType = np) -> Array:
     return np.asarray(np.einsum("ij,ij->i", A, B)) if xp is np else xp.sum(A * B, axis=1)
 
 
+def dot(A: Array, B: Array, xp: ModuleType = np) -> float:
+    """Return the sum of the products of all entries."""
+    return float(np.vdot(A, B) if xp is np else xp.sum(A * B))
+
+
 def unit_rows(X: Array, xp: ModuleType = np) -> Array:
     """Divide rows by their norm, in place; rows of zeros stay zero."""
     norms = xp.sqrt(row_dots(X, X, xp))

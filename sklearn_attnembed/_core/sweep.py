@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .sphere import row_dots, unit_rows
+from .sphere import dot, row_dots, unit_rows
 from .statistics import KeyStatistics, block_statistics, merge
 from .types import Array, Integers
 
@@ -114,48 +114,47 @@ def sweep_block(
     params: StepParams,
     rows: RowWeights,
     repulsion: tuple[float, Array] | None = None,
+    out: tuple[Array, Array] | None = None,
     xp: ModuleType = np,
 ) -> tuple[Array, Array, SweepSums]:
     """Take one step with a block of rows; return them with momentum and without it, and their sums.
 
     Parameters
     ----------
-    Y, last : arrays of shape (n, d)
-        Unit rows, and the proposals of the last step.
-    attraction : array of shape (n, d)
-        Affinities times the vectors that they lead to; overwritten.
+    Y, last, attraction : arrays of shape (n, d)
+        Unit rows, the proposals of the last step, and affinities times the vectors that they lead to.
     repulsion : tuple of float and array of shape (n, d), or None
         Sum of log Z over the rows, and its gradient divided by beta; None for one Gaussian, which `params` describe.
+    out : tuple of arrays of shape (n, d), or None
+        Where the results go, in memory that is in the cache; the second may be `attraction`.
     xp : module
         Namespace of the arrays.
     """
-    direction = attraction
-    direction += params.offset
-    loss = -params.beta * float(xp.sum(row_dots(Y, direction, xp)))
+    new, proposal = (xp.empty_like(Y), xp.empty_like(Y)) if out is None else out
+    if proposal is not attraction:
+        proposal[:, :] = attraction
+    proposal += params.offset
+    loss = -params.beta * dot(Y, proposal, xp)
     loss += Y.shape[0] * params.log_z if repulsion is None else repulsion[0]
     if repulsion is not None:
-        direction -= repulsion[1]
+        proposal -= repulsion[1]
     if params.matrix is not None:
-        direction += Y @ params.matrix
+        proposal += Y @ params.matrix
     if params.rate is None:
-        proposal = unit_rows(direction, xp)
+        unit_rows(proposal, xp)
     else:  # turn along the tangent gradient by an angle whose sine is the rate, [DB]
-        tangent = unit_rows(direction - row_dots(direction, Y, xp)[:, None] * Y, xp)
-        proposal = unit_rows(params.rate * tangent + (1 - params.rate**2) ** 0.5 * Y, xp)
-    back = proposal - last
-    new = back * params.momentum
+        tangent = unit_rows(proposal - row_dots(proposal, Y, xp)[:, None] * Y, xp)
+        proposal[:, :] = unit_rows(params.rate * tangent + (1 - params.rate**2) ** 0.5 * Y, xp)
+    moved = proposal - Y
+    new[:, :] = proposal
+    new -= last
+    overshoot = -dot(moved, new, xp)
+    new *= params.momentum
     new += proposal
     unit_rows(new, xp)
-    moved = proposal - Y
-    d = Y.shape[1]
-    sums = SweepSums(
-        loss,
-        float(xp.sum(row_dots(moved, moved, xp))),
-        -float(xp.sum(row_dots(moved, back, xp))),
-        _wide(Y.T @ moved) if params.with_torque else np.zeros((d, d)),
-        key_sums(new, rows, xp),
-    )
-    return new, proposal, sums
+    displacement = dot(moved, moved, xp)
+    torque = _wide(Y.T @ moved) if params.with_torque else np.zeros((Y.shape[1], Y.shape[1]))
+    return new, proposal, SweepSums(loss, displacement, overshoot, torque, key_sums(new, rows, xp))
 
 
 def _wide(x: Any) -> Array:
