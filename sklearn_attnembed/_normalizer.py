@@ -32,9 +32,6 @@ from ._sklearn import (
 )
 from ._typing import Float64, Integers, KernelLike, RandomState, Vectors
 
-Method = Literal[
-    "gaussian", "control_variate", "sampling", "neighbors", "random_fourier", "positive_features", "exact", "auto"
-]
 # `score` compares on at most so many queries.
 _SCORED_QUERIES = 1000
 # Relative to log Z: what sums of many terms lose at most.
@@ -228,7 +225,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self,
         kernel: KernelLike = "softmax",
         *,
-        method: Method = "gaussian",
+        method: str = "gaussian",
         temperature: float = 1.0,
         n_clusters: int = 1,
         covariance_type: Literal["full", "diag"] = "full",

@@ -32,7 +32,7 @@ RandomState: TypeAlias = int | np.random.RandomState | None
 # Non-negative function of scores that works element by element.
 ScoreFunction: TypeAlias = Callable[[Vectors], Vectors]
 # Attention kernel, by name or as a function of scores.
-KernelName: TypeAlias = Literal["softmax", "squared", "expressive"]
+KernelName: TypeAlias = str
 KernelLike: TypeAlias = KernelName | ScoreFunction
 # Labels of rows or columns, in their order.
 Labels: TypeAlias = ArrayLike | Sequence[Hashable]
