@@ -1,4 +1,4 @@
-"""Attention over values, exact in bounded memory or approximate in linear time."""
+"""Attention over values: exact in bounded memory, or approximate in linear time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._sklearn import Interval, StrOptions, check_array, partition, validate_par
 from ._sparse import canonical
 from ._typing import Float64, Integers, KernelLike, MatrixLike, RandomState, Vectors
 
-# Values up to this can be multiplied by any squares of scores.
+# Values up to this can be multiplied by any squares of scores without overflow.
 _LARGEST_VALUE = 1e80
 
 
@@ -84,9 +84,9 @@ def attention(
     random_state: RandomState = None,
     n_jobs: int | None = None,
 ) -> Vectors | tuple[Vectors, Float64]:
-    """Attention of queries over keys, applied to values, in bounded memory.
+    """Compute attention of queries over keys, applied to values, in bounded memory.
 
-    ``output_i = sum_j a_ij v_j``, ``a_ij = f(q_i . k_j / temperature) / Z_i``.
+    The output is ``output_i = sum_j a_ij v_j`` with ``a_ij = f(q_i . k_j / temperature) / Z_i``.
 
     Parameters
     ----------
@@ -97,50 +97,54 @@ def attention(
     V : array-like of shape (n_keys, d_v)
         Values.
     kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
-        The f above: ``exp(s)``, ``s^2`` or ``s^2 / (1 + s^2)`` [1]_, or any non-negative function of scores.
+        Attention kernel f: ``exp(s)``, ``s^2`` or ``s^2 / (1 + s^2)`` [1]_, or any non-negative function of scores.
     temperature : float, default=1.0
-        Scores are divided by it; ``sqrt(d)`` is the scale of transformers.
+        Temperature of the attention. Scores are divided by it. Transformers use ``sqrt(d)``.
     mask : {array-like, sparse matrix} of bool of shape (n_queries, n_keys), default=None
-        True where a query may attend to a key.
+        Mask that is True where a query may attend to a key.
     causal : bool, default=False
-        Whether query i attends to keys 0 to i only.
+        Whether query i may attend to keys 0 to i only.
     method : {"exact", "gaussian"}, default="exact"
-        - "exact": every pair, O(n_queries n_keys (d + d_v)), a block at a time. For ``kernel="squared"`` without a mask
-          the sums over the keys are taken once where that is cheaper, O((n_queries + n_keys) d^2 d_v), and as running
-          sums if causal: as exact.
-        - "gaussian": scores in each of `n_clusters` clusters of keys as if they were Gaussian, values as a quadratic
-          function of the score; O((n_queries n_clusters + n_keys) d^2 d_v). No mask, not causal.
+        Method that computes the output.
+
+        - "exact": sum over all pairs, O(n_queries n_keys (d + d_v)), a block at a time. For ``kernel="squared"``
+          without a mask, sums over the keys are computed once, or as running sums if causal, if that is cheaper:
+          O((n_queries + n_keys) d^2 d_v). The result is exact too.
+        - "gaussian": the scores in each of `n_clusters` clusters of keys are taken to be Gaussian, and the values to be
+          a quadratic function of the score; O((n_queries n_clusters + n_keys) d^2 d_v). Neither masked nor causal.
     n_clusters : int, default=8
-        Clusters for ``method="gaussian"``, by k-means on the keys.
+        Number of clusters of keys, found by k-means, for ``method="gaussian"``.
     return_log_normalizer : bool, default=False
-        Whether to return log Z too, from which the weight of any pair follows: ``a_ij = f(s_ij) / Z_i``.
+        Whether to return log Z too, which gives the weight of any pair: ``a_ij = f(s_ij) / Z_i``.
     random_state : int, RandomState instance or None, default=None
         Seed of k-means.
     n_jobs : int or None, default=None
-        Threads; the result does not depend on it.
+        Number of threads. The result does not depend on it.
 
     Returns
     -------
     output : ndarray of shape (n_queries, d_v)
-        A query whose weights are all zero attends uniformly to the keys it may attend to: its output is their mean
-        value. One that may attend to none gets zeros.
+        Output of each query. A query whose weights are all zero attends uniformly to the keys it may attend to, so that
+        its output is their mean value. The output of a query that may attend to none is zero.
     log_normalizer : ndarray of shape (n_queries,), float64
-        Of each query, in nats; if `return_log_normalizer`.
+        Log Z of each query in nats, only if `return_log_normalizer` is True.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, anything is not finite, the mask is not boolean, or "gaussian" is asked for with a mask.
+        If shapes do not match, a number is not finite, the mask is not boolean, or ``method="gaussian"`` is combined
+        with a mask or ``causal=True``.
 
     See Also
     --------
-    NormalizerEstimator : Only log Z, with other methods and error bars.
-    sklearn_attnembed.nn.expressive_attention : The same in PyTorch, to learn with.
+    NormalizerEstimator : Log Z alone, with more methods and standard errors.
+    sklearn_attnembed.nn.expressive_attention : Expressive attention in PyTorch, with gradients.
 
     Notes
     -----
-    In a cluster ``E f(s) v`` is expanded in Hermite polynomials of the score, up to the second; their coefficients are
-    derivatives of ``log E f``, the moments of keys with values known. Further terms would cost a power of d each.
+    With ``method="gaussian"``, ``E f(s) v`` of a cluster is expanded in Hermite polynomials of the score, up to the
+    second. The coefficients are derivatives of ``log E f`` times moments of keys and values, which are known. Each
+    further term would cost a factor of d.
 
     References
     ----------
@@ -172,13 +176,13 @@ def attention(
             rows = [np.arange(block.start, block.stop) for block in bounds]
             parts = run(lambda b: _exact(rows[b], Q, K, V, f, beta, mask, causal), range(len(bounds)))
             log_z, output = map(np.concatenate, zip(*parts, strict=True))
-    largest = np.finfo(dtype).max  # an approximation may lie beyond all values
+    largest = np.finfo(dtype).max  # an approximation may exceed all values
     output = output.clip(-largest, largest).astype(dtype, copy=False)
     return (output, log_z) if return_log_normalizer else output
 
 
 def _check(Q: Vectors, K: Vectors, V: Vectors, mask: Any, causal: bool, method: str) -> Any:
-    """Errors before any work; the mask as an array or in CSR."""
+    """Raise errors for arguments that do not fit; return the mask as an array or in CSR."""
     if Q.shape[1] != K.shape[1]:
         raise ValueError(
             f"Q and K need the same number of columns, but Q has {Q.shape[1]} and K {K.shape[1]}. Project one of them."
@@ -213,7 +217,7 @@ def _check(Q: Vectors, K: Vectors, V: Vectors, mask: Any, causal: bool, method: 
 def _exact(
     rows: Integers, Q: Vectors, K: Vectors, V: Vectors, kernel: Kernel, beta: float, mask: Any, causal: bool
 ) -> tuple[Any, Any]:
-    """log Z and output of some queries, over all pairs."""
+    """Compute log Z and output of some queries over all pairs."""
     n_keys = min(int(rows[-1]) + 1, len(K)) if causal else len(K)
     if mask is not None:
         mask = mask[rows].toarray() if sp.issparse(mask) else mask[rows]
@@ -227,7 +231,7 @@ def _exact(
 
 
 def _is_linear_cheaper(Q: Vectors, K: Vectors, V: Vectors, causal: bool) -> bool:
-    """Whether sums over the keys cost less than pairs; causal ones go along with the queries."""
+    """Tell whether sums over the keys cost less than pairs; causal sums need a query for each key."""
     n_features = K.shape[1] * (K.shape[1] + 1) // 2
     pairs = len(Q) * len(K) * (K.shape[1] + V.shape[1]) / (1 + causal)
     return (len(Q) + len(K)) * n_features * (V.shape[1] + 1) < pairs and (len(Q) == len(K) or not causal)
@@ -236,7 +240,7 @@ def _is_linear_cheaper(Q: Vectors, K: Vectors, V: Vectors, causal: bool) -> bool
 def _by_clusters(
     Q: Vectors, K: Vectors, V: Vectors, kernel: Kernel, beta: float, labels: Integers, run: Runner
 ) -> Iterable[Any]:
-    """log Z and output from the moments of clusters of keys."""
+    """Compute log Z and output from the moments of clusters of keys."""
     moments = value_moments(K, V, labels, int(labels.max()) + 1)
     bounds = row_blocks([len(Q)], moments.sums.shape[1])
     parts = run(lambda b: gaussian_attention(Q[bounds[b]], moments, kernel, beta), range(len(bounds)))
@@ -244,9 +248,10 @@ def _by_clusters(
 
 
 def _squared(Q: Vectors, K: Vectors, V: Vectors, beta: float, causal: bool, run: Runner) -> tuple[Any, Any]:
-    """log Z and output of squared attention, in linear time; queries orthogonal to nearly all keys the long way.
+    """Compute log Z and output of squared attention in linear time.
 
-    Each query and the keys are divided by their largest entry: it drops out of the output, and squares stay in range.
+    Each query and the keys are divided by their largest entry, which cancels in the output, so that squares stay in
+    range. Queries that are orthogonal to nearly all keys are summed over all pairs, because the sums cancel.
     """
     scale, size = np.abs(Q).max(axis=1), np.abs(K).max()
     scale, size = np.where(scale > 0, scale, 1), size if size > 0 else 1.0
@@ -259,7 +264,7 @@ def _squared(Q: Vectors, K: Vectors, V: Vectors, beta: float, causal: bool, run:
     else:
         log_z, output = _by_clusters(X, Y, V, SQUARED, 1.0, np.zeros(len(K), np.intp), run)
         z, squares = np.exp(log_z), np.vdot(Y, Y)
-    doubtful = np.flatnonzero(z <= 1e-6 * np.einsum("ij,ij->i", X, X) * squares)  # next to nothing is left of it
+    doubtful = np.flatnonzero(z <= 1e-6 * np.einsum("ij,ij->i", X, X) * squares)  # nearly all digits are lost
     log_z = np.log(np.where(z > 0, z, 1)) + 2 * (np.log(scale) + np.log(size) + np.log(beta))
     for rows in np.array_split(doubtful, -(-len(doubtful) // 512)) if len(doubtful) else []:
         log_z[rows], output[rows] = _exact(rows, Q, K, V, SQUARED, beta, None, causal)

@@ -37,7 +37,7 @@ from ._typing import KernelName, MatrixLike, RandomState, Vectors
 
 
 class FittedKernel(NamedTuple):
-    """The parameters that an ExpressiveKernel was fitted with."""
+    """Parameters that an ExpressiveKernel was fitted with."""
 
     method: str
     kernel: str
@@ -48,37 +48,39 @@ class FittedKernel(NamedTuple):
 class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features of expressive attention, which is high for parallel and antiparallel pairs alike.
 
-    Expressive attention [1]_ weighs a pair by ``z^2 / (1 + z^2)``, z its dot product divided by the temperature:
-    zero for orthogonal pairs, the same for z and -z.
+    Expressive attention [1]_ weights a pair by ``z^2 / (1 + z^2)``, where z is its dot product divided by the
+    temperature. The weight is zero for orthogonal pairs and the same for z and -z.
 
     Read more in the :ref:`User Guide <expressive>`.
 
     Parameters
     ----------
     kernel : {"expressive", "squared", "softmax"}, default="expressive"
-        ``z^2 / (1 + z^2)``, ``z^2`` or ``exp(z)``, for ``method="landmarks"``. The other methods are features of the
-        squared score, which both "expressive" and "squared" stand for; "softmax" has none.
+        Attention kernel: ``z^2 / (1 + z^2)``, ``z^2`` or ``exp(z)``, for ``method="landmarks"``. The other methods give
+        features of the squared score, for "expressive" as for "squared"; "softmax" has none.
 
     method : {"landmarks", "exact", "sketch"}, default="landmarks"
-        - "landmarks": attention of each row to k-means centres of the training rows, or to given `landmarks`.
+        Method that computes the features.
+
+        - "landmarks": attention of each row to k-means centers of the training rows, or to given `landmarks`.
         - "exact": the ``d (d + 1) / 2`` features whose inner product is the squared score; sparse for sparse rows.
-        - "sketch": `n_components` features whose inner product is close to that, by
+        - "sketch": `n_components` features whose inner product approximates the squared score, by
           :class:`sklearn.kernel_approximation.PolynomialCountSketch`.
 
     n_components : int, default=100
-        Landmarks (clipped, with a warning, to the number of rows) or features of the sketch.
+        Number of landmarks (clipped, with a warning, to the number of rows) or of features of the sketch.
 
     landmarks : array-like of shape (n_landmarks, n_features), default=None
-        Landmarks to take in place of k-means centres, for ``method="landmarks"``; `n_components` is not looked at then.
+        Landmarks to use instead of k-means centers, for ``method="landmarks"``. `n_components` is ignored then.
 
     temperature : float, default=1.0
-        Scores are divided by it.
+        Temperature of the attention. Scores are divided by it.
 
     normalize : bool, default=True
-        For ``method="landmarks"``: divide by the sum over landmarks, so that rows sum to one. A row orthogonal to
-        every landmark attends uniformly. The weights of n landmarks are numbers about 1 / n, too small for a model that
-        penalises large coefficients: put a :class:`sklearn.preprocessing.StandardScaler` behind them, or leave the sum
-        alone. Then weights are from 0 to 1, those of softmax from 0 to the largest number of the dtype.
+        Whether to divide by the sum over landmarks, so that rows sum to one, for ``method="landmarks"``. A row
+        orthogonal to every landmark then attends uniformly. The weights of n landmarks are numbers about 1 / n, too
+        small for a model that penalizes large coefficients: use a :class:`sklearn.preprocessing.StandardScaler` after
+        them, or False. With False, weights are from 0 to 1, those of softmax from 0 to the largest number of the dtype.
 
     random_state : int, RandomState instance or None, default=None
         Seed of k-means and of the sketch.
@@ -86,28 +88,28 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Attributes
     ----------
     landmarks_ : ndarray of shape (n_landmarks, n_features)
-        The k-means centres, or what was given; for ``method="landmarks"``.
+        The k-means centers, or the given landmarks; for ``method="landmarks"``.
 
     sketch_ : PolynomialCountSketch
         The fitted sketch; for ``method="sketch"``.
 
     n_features_in_ : int
-        Columns seen during `fit`.
+        Number of columns seen during `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where all are strings.
+        Names of the columns, if all are strings.
 
     See Also
     --------
-    expressive_kernel : The kernel matrix.
+    expressive_kernel : Matrix of the kernel.
     sklearn.kernel_approximation.Nystroem : Landmarks for positive definite kernels.
 
     Notes
     -----
-    ``z^2 / (1 + z^2)`` is not positive definite, so there are no features whose inner product it is: those of "exact"
-    and "sketch" belong to ``z^2``, which is. Weights of landmarks are ordinary features, which any model can take.
+    ``z^2 / (1 + z^2)`` is not positive definite, so it is not the inner product of any features. Those of "exact" and
+    "sketch" belong to ``z^2``, which is positive definite. Weights of landmarks are ordinary features for any model.
 
-    Numbers of any size are fine: a feature that would be infinite is the largest number of the dtype.
+    Numbers of any size are accepted. A feature that would be infinite is set to the largest number of the dtype.
 
     References
     ----------
@@ -115,7 +117,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     Examples
     --------
-    The sign of a point carries no class here, and a linear model on these features is right not to look at it:
+    Here the class does not depend on the sign of a point, and neither do these features:
 
     >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression
@@ -164,12 +166,12 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     @whole_or_as_before()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: MatrixLike, y: Any = None) -> Self:
-        """Find the landmarks, or draw the sketch.
+        """Fit the landmarks or the sketch.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The rows.
+            Rows, one for each sample.
         y : Ignored
             Present for API consistency.
 
@@ -181,7 +183,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Raises
         ------
         ValueError
-            If `X` is not a matrix of finite numbers, or `kernel` has no features of this `method`.
+            If `X` is not a matrix of finite numbers, or the kernel has no features of this method.
         """
         if self.method != "landmarks" and not KERNELS[self.kernel].has_squared_features:
             others = sorted(name for name, kernel in KERNELS.items() if kernel.has_squared_features)
@@ -209,7 +211,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def _find_landmarks(self, X: Any) -> Vectors:
-        """Given landmarks, checked, or k-means centres."""
+        """Return the given landmarks, validated, or k-means centers."""
         if self.landmarks is not None:
             landmarks = check_array(self.landmarks, dtype=X.dtype, copy=True, input_name="landmarks")
             if landmarks.shape[1] != X.shape[1]:
@@ -225,24 +227,26 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "n_components, or pass more rows."
             )
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        with block_runner(1), warnings.catch_warnings():  # one thread: the order of its sums depends on them
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than landmarks: some coincide
-            exponent = row_exponents(X).max()  # squares of distances are to be numbers
+        with block_runner(1), warnings.catch_warnings():  # the order of sums depends on the number of threads
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # some centers coincide if there are fewer distinct rows
+            exponent = row_exponents(X).max()  # or squares of distances could overflow
             model = KMeans(n_landmarks, n_init=1, random_state=seed, copy_x=False).fit(scale_rows(X, -exponent))
             return scale_rows(model.cluster_centers_, exponent)
 
     def transform(self, X: MatrixLike) -> Vectors | sp.csr_array:
-        """Turn rows into features.
+        """Compute the features of rows.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The rows.
+            Rows, one for each sample.
 
         Returns
         -------
         features : {ndarray, csr_array} of shape (n_samples, n_features_out)
-            One column for each landmark or component, or ``d (d + 1) / 2`` for ``method="exact"``.
+            Features, one for each landmark or component, or ``d (d + 1) / 2`` for ``method="exact"``.
         """
         check_is_fitted(self)
         X = validate_data(self, canonical(X), accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
@@ -258,7 +262,7 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return features.astype(X.dtype, copy=False)
 
     def _sketch(self, X: Any) -> Vectors:
-        """Features of the sketch, quadratic in each row, of rows that are brought to the size of one."""
+        """Compute the features of the sketch, which are quadratic in each row, of rows scaled to the size of one."""
         gain = math.frexp(self.sketch_.gamma)[1] // 2
         exponents = row_exponents(X) + np.intc(gain)
         features = self.sketch_.transform(scale_rows(X.astype(np.float64, copy=False), -exponents))
@@ -281,9 +285,9 @@ class ExpressiveKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
 
 def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: float = 1.0) -> Vectors | float:
-    """Matrix of expressive weights between rows.
+    """Compute the matrix of expressive weights between rows.
 
-    ``z^2 / (1 + z^2)`` with ``z = X Y' / temperature`` [1]_. It can be given to estimators:
+    The weights are ``z^2 / (1 + z^2)`` with ``z = X Y' / temperature`` [1]_. The function can be given to estimators:
     ``SVC(kernel=expressive_kernel)``, ``KernelRidge(kernel=expressive_kernel)``, or, with a temperature,
     ``SVC(kernel=functools.partial(expressive_kernel, temperature=0.5))``.
 
@@ -292,9 +296,9 @@ def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: f
     X : {array-like, sparse matrix} of shape (n_X, n_features), or array-like of shape (n_features,)
         Rows, or one row.
     Y : {array-like, sparse matrix} of shape (n_Y, n_features), or array-like of shape (n_features,), default=None
-        Other rows; `X` if None.
+        Other rows. They are those of `X` if None.
     temperature : float, default=1.0
-        Scores are divided by it.
+        Temperature of the attention. Scores are divided by it.
 
     Returns
     -------
@@ -308,24 +312,24 @@ def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: f
 
     See Also
     --------
-    ExpressiveKernel : Features in place of the matrix.
-    sklearn.metrics.pairwise.polynomial_kernel : Positive definite; ``degree=2, coef0=0`` for the squared score.
+    ExpressiveKernel : Features instead of the matrix.
+    sklearn.metrics.pairwise.polynomial_kernel : The squared score with ``degree=2, coef0=0``, positive definite.
 
     Notes
     -----
-    The matrix is symmetric but **not positive definite**: it has negative eigenvalues, a large share of the spectrum
-    but where all `z` are small, for there it comes close to ``z^2``, which has none. What follows:
+    The matrix is symmetric but **not positive definite**. Its negative eigenvalues are a large share of the spectrum,
+    unless all `z` are small, where it approaches ``z^2``, which has none. The consequences are:
 
-    - A support vector machine has no unique optimum. libsvm ends at a stationary point, which classifies well or not,
-      but another start or order of samples may end at another one, and its margin has no meaning.
+    - A support vector machine has no unique optimum. libsvm ends at a stationary point, which may classify well, but
+      another start or order of samples may end at another one, and its margin has no meaning.
     - Kernel ridge regression needs an `alpha` well above minus the smallest eigenvalue. Below that its system is
       indefinite, and near an eigenvalue predictions explode, without an error and at most with a warning.
-    - Whatever takes a Cholesky factor or a square root, as Gaussian processes and kernel PCA do, fails or drops
+    - Methods that compute a Cholesky factor or a square root, like Gaussian processes and kernel PCA, fail or drop
       directions.
 
-    Where that is not wanted: ``polynomial_kernel(X, Y, degree=2, coef0=0)`` of scikit-learn is ``z^2`` up to a factor,
-    and :class:`ExpressiveKernel` makes features, which any model can take. KernelRidge calls a function for one pair
-    of dense rows at a time: ``kernel="precomputed"`` is much faster, and takes sparse ones.
+    To avoid this, use ``polynomial_kernel(X, Y, degree=2, coef0=0)`` of scikit-learn, which is ``z^2`` up to a factor,
+    or the features of :class:`ExpressiveKernel`, which suit any model. KernelRidge calls a function for one pair of
+    dense rows at a time; ``kernel="precomputed"`` is much faster and accepts sparse rows.
 
     References
     ----------
@@ -341,7 +345,7 @@ def expressive_kernel(X: MatrixLike, Y: MatrixLike | None = None, temperature: f
         raise ValueError(f"temperature must be > 0; got {temperature!r}. Pass 1.0 to leave scores as they are.")
     X = X if sp.issparse(X) else check_array(X, ensure_2d=False, allow_nd=True, input_name="X")
     is_pair = not sp.issparse(X) and X.ndim == 1
-    if is_pair:  # as KernelRidge calls it
+    if is_pair:  # KernelRidge calls it with single rows
         X, Y = np.atleast_2d(X), np.atleast_2d(X if Y is None else Y)
     X, Y = check_pairwise_arrays(canonical(X), canonical(Y, "Y"))
     kernel = expressive(bounded_scores(X, Y, temperature))

@@ -1,6 +1,6 @@
-"""Numbers of any size: products that neither overflow nor vanish on the way.
+"""Products of numbers of any size, without overflow or underflow of intermediate results.
 
-Rows are scaled by powers of two, which rounds nothing: where nothing would overflow, the bits are the same.
+Rows are scaled by powers of two, which is exact: where nothing would overflow, the result is the same to the bit.
 """
 
 import math
@@ -11,12 +11,12 @@ import scipy.sparse as sp
 
 from ._core.types import Array, Integers
 
-# Products of sparse rows that are made at a time.
+# Products of sparse rows that are computed at a time.
 _PRODUCTS = 2**17
 
 
 def row_exponents(X: Any) -> Integers:
-    """The least k of each row, of a dense or CSR matrix, such that its numbers are below 2^k in size."""
+    """Return the least k of each row of a dense or CSR matrix such that its numbers are below 2^k in size."""
     if sp.issparse(X):
         largest, occupied = np.zeros(X.shape[0], X.dtype), np.diff(X.indptr) > 0
         if X.nnz:
@@ -28,7 +28,7 @@ def row_exponents(X: Any) -> Integers:
 
 
 def scale_rows(X: Any, exponents: Any) -> Any:
-    """Rows times 2^exponents, as a new matrix; what would be infinite is the largest number there is."""
+    """Multiply rows by 2^exponents into a new matrix; overflow gives the largest finite number."""
     exponents = np.broadcast_to(np.asarray(exponents, np.intc), X.shape[:1])
     with np.errstate(over="ignore", under="ignore"):
         if not sp.issparse(X):
@@ -38,13 +38,13 @@ def scale_rows(X: Any, exponents: Any) -> Any:
 
 
 def saturated(x: Array, dtype: Any) -> Array:
-    """`x` as `dtype`, the largest number in place of what is beyond; `x` is overwritten."""
+    """Convert `x`, which is overwritten, to a dtype and clip it to the largest finite number."""
     largest = np.finfo(dtype).max
     return np.clip(x, -largest, largest, out=x).astype(dtype, copy=False)
 
 
 def bounded_scores(X: Any, Y: Any, temperature: float) -> Array:
-    """X Y' / temperature, no larger than a quarter of the largest number: differences of scores are finite too."""
+    """Compute X Y' / temperature, at most a quarter of the largest number, so that differences are finite too."""
     limits = np.finfo(X.dtype)
     mantissa, exponent = math.frexp(temperature)
     rows, columns = row_exponents(X), row_exponents(Y)
@@ -60,15 +60,15 @@ def bounded_scores(X: Any, Y: Any, temperature: float) -> Array:
 
 
 def _product(X: Any, Y: Any) -> Array:
-    """X Y' as a dense array."""
+    """Return X Y' as a dense array."""
     product = X @ Y.T
     return np.asarray(product.toarray() if sp.issparse(product) else product)
 
 
 def product_features(X: Any, temperature: float) -> Any:
-    """The d (d + 1) / 2 products x_a x_b over the temperature, those with a < b times sqrt(2), of dense or CSR rows.
+    """Return the d (d + 1) / 2 products x_a x_b over the temperature, those with a < b times sqrt(2).
 
-    Their inner product is the squared score. Those of CSR rows, whose indices are in order, are CSR.
+    Their inner product is the squared score. Dense rows give a dense array, CSR rows with sorted indices a CSR array.
     """
     half = -(math.frexp(temperature)[1] // 2)
     unit = math.ldexp(temperature, 2 * half)  # about 1
@@ -91,7 +91,7 @@ def _dense_products(X: Array, square: Any, cross: Any) -> Array:
 
 
 def _sparse_products(X: Any, square: Any, cross: Any) -> sp.csr_array:
-    """Each entry times those at and right of it."""
+    """Multiply each entry by itself and those right of it."""
     d = X.shape[1]
     n_partners = np.repeat(X.indptr[1:].astype(np.int64), np.diff(X.indptr)) - np.arange(X.nnz)
     ends = np.concatenate([[0], np.cumsum(n_partners)])

@@ -1,4 +1,4 @@
-"""NormalizerEstimator: log Z of any queries against any keys."""
+"""NormalizerEstimator: estimates of log Z of any queries against any keys."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from ._sklearn import (
 )
 from ._typing import Float64, Integers, KernelLike, RandomState, Vectors
 
-# `score` compares on at most so many queries.
+# Largest number of queries that `score` compares.
 _SCORED_QUERIES = 1000
-# Relative to log Z: what sums of many terms lose at most.
+# Rounding error of sums of many terms, relative to log Z.
 _ROUNDING = 1e-15
-# Weights up to this can be multiplied by squares of scores.
+# Weights up to this can be multiplied by squares of scores without overflow.
 _LARGEST_WEIGHT = 1e80
-# Parameters that go into the plan as they are.
+# Parameters that are copied into the plan.
 _PLANNED = ("method", "n_clusters", "covariance_type", "n_samples", "n_exact", "n_heavy", "n_components")
 
 
 def _can_forget(estimator: Any) -> bool:
-    """Whether a summary of the keys is enough; an error that says why not."""
+    """Tell whether the method works without the keys themselves; raise an error that says why if not."""
     method = getattr(estimator, "_method", estimator.method)
     if method == AUTO or NORMALIZERS[method].keeps_keys:
         raise AttributeError(
@@ -54,81 +54,83 @@ def _can_forget(estimator: Any) -> bool:
 
 
 def _in_place(labels: Integers, kept: NDArray[np.bool_]) -> Integers:
-    """Labels of all keys, -1 for those left out."""
+    """Return labels of all keys, -1 for those left out."""
     out = np.full(len(kept), -1, labels.dtype)
     out[kept] = labels
     return out
 
 
 class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Normalisation constants of attention in linear time, with standard errors.
+    """Normalization constants of attention in linear time, with standard errors.
 
-    ``log Z(q) = log sum_j w_j f(q . k_j / temperature)`` of any queries q against any keys k. Fitting takes one pass
-    over the keys, and a query costs the same however many there are.
+    The estimator computes ``log Z(q) = log sum_j w_j f(q . k_j / temperature)`` of any queries q against any keys k.
+    Fitting takes one pass over the keys, and the cost of a query does not depend on their number.
 
-    Read more in the :ref:`User Guide <normalizer>`, which says which method to take where.
+    Read more in the :ref:`User Guide <normalizer>`, which also says which method to choose.
 
     Parameters
     ----------
     kernel : {"softmax", "squared", "expressive"} or callable, default="softmax"
-        ``f(s) = exp(s)``; ``s^2``, for which the Gaussian value is exact; ``s^2 / (1 + s^2)`` [2]_; or any
-        function that takes an array of scores and returns as many finite, non-negative numbers.
+        Attention kernel f: ``f(s) = exp(s)``; ``s^2``, for which the Gaussian value is exact; ``s^2 / (1 + s^2)``
+        [2]_; or any function that takes an array of scores and returns as many finite, non-negative numbers.
 
     method : str, default="gaussian"
-        - "gaussian": the keys of each cluster count as a Gaussian, whose expectation of f has a closed form [1]_,
-          or one by quadrature for a callable. The cheapest.
-        - "control_variate": f on a sample of keys, by regression on the scores, whose means and variances over
-          all keys are known exactly. The most accurate at temperatures that are not sharp.
+        Method that estimates log Z.
+
+        - "gaussian": the scores of the keys in each cluster are taken to be Gaussian. The expectation of f then has a
+          closed form [1]_, or is computed by quadrature for a callable. The cheapest method.
+        - "control_variate": f is evaluated on a sample of keys and regressed on the scores, whose means and variances
+          over all keys are known exactly. The most accurate method unless the temperature is low.
         - "sampling": the mean of f over the sample.
-        - "neighbors": the keys around the query are summed exactly, found by a search that does not look at all
-          keys; a control variate stands for the others. The most accurate at sharp temperatures.
-        - "random_fourier", "positive_features": random features, for ``kernel="softmax"`` alone, with orthogonal
-          frequencies in pairs [3]_. To compare with.
+        - "neighbors": the keys around the query, found by a search that does not scan all keys, are summed exactly, and
+          the others are estimated by a control variate. The most accurate method at low temperatures.
+        - "random_fourier", "positive_features": random features with orthogonal frequencies in pairs [3]_, defined for
+          ``kernel="softmax"`` only, for comparison.
         - "exact": the sum over all keys, which costs O(n_queries * n_keys).
         - "auto": the cheapest of "gaussian", "control_variate", "neighbors" and "exact", with its `n_clusters`,
           `n_samples` and `n_exact`, whose estimated median relative error is at most `tol`.
 
     temperature : float, default=1.0
-        Scores are divided by it.
+        Temperature of the attention. Scores are divided by it before the kernel is applied.
 
     n_clusters : int, default=1
-        Gaussians, fitted to clusters of the keys found by k-means on a sample. More are more accurate.
+        Number of Gaussians, each fitted to a cluster of keys found by k-means on a sample. More are more accurate.
 
     covariance_type : {"full", "diag"}, default="full"
-        Covariances of the Gaussians. "diag" costs O(d) in place of O(d^2) and is right where the columns of the keys
-        are uncorrelated; "control_variate" and "neighbors" then use the scores' means alone.
+        Type of the covariances of the Gaussians. "diag" costs O(d) instead of O(d^2) and is accurate if the columns of
+        the keys are uncorrelated. "control_variate" and "neighbors" then use the means of the scores alone.
 
     n_samples : int, default=1000
-        Keys drawn for each cluster, ``n_samples * n_clusters`` in all, without replacement and with probability in
-        proportion to their weight. For "control_variate", "sampling" and "neighbors"; the standard error of
-        "gaussian" takes so many in all.
+        Number of keys drawn for each cluster, ``n_samples * n_clusters`` in all, without replacement and with
+        probability in proportion to their weight. Used by "control_variate", "sampling" and "neighbors". The standard
+        error of "gaussian" uses so many in all.
 
     n_exact : int, default=64
-        How many of a query's nearest keys "neighbors" has to sum exactly. It sums all keys of the cells that hold
+        Number of nearest keys of a query that "neighbors" sums exactly. It sums all keys of the cells that contain
         them, about ``512 * sqrt(n_exact)``, which finds nine in ten of the nearest on word vectors.
 
     n_heavy : int, default=0
-        So many keys of the largest ``w_j f(k_j . k_j / temperature)`` are summed exactly for every query and left
-        out of everything else. A few keys of very large norm ruin every smooth estimate.
+        Number of keys, those of the largest ``w_j f(k_j . k_j / temperature)``, that are summed exactly for every query
+        and left out of everything else. Without this, a few keys of very large norm make all estimates inaccurate.
 
     n_components : int, default=1000
-        Random features, at most 2^20.
+        Number of random features, at most 2^20.
 
     tol : float, default=1e-3
-        Median relative error of Z allowed to "auto".
+        Largest median relative error of Z that "auto" accepts.
 
     random_state : int, RandomState instance or None, default=None
         Seed of k-means, of the sample and of random features. Which keys are drawn depends on it and on the keys, not
         on their order.
 
     n_jobs : int or None, default=None
-        Threads. None is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. The result does not
-        depend on it.
+        Number of threads. None means 1 unless in a :obj:`joblib.parallel_config` context, -1 means all cores. The
+        result does not depend on it.
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_clusters,)
-        Total weight of the keys in each cluster, without the heaviest. Empty clusters are dropped.
+        Total weight of the keys in each cluster, without the `n_heavy` heaviest. Empty clusters are dropped.
 
     means_ : ndarray of shape (n_clusters, n_features)
         Mean key of each cluster.
@@ -140,39 +142,39 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         Cluster of each key of the last call of `fit` or `partial_fit`; -1 for keys of weight zero.
 
     method_ : str
-        The method in use; what "auto" chose.
+        Method in use, which "auto" has chosen.
 
     n_clusters_, n_samples_, n_exact_ : int
-        The parameters in use; what "auto" chose.
+        Parameters in use, which "auto" has chosen.
 
     estimated_error_ : float
-        Median relative error that "auto" expects, to be exact its upper 95 % confidence limit; nan for other methods.
+        Upper 95 % confidence limit of the median relative error that "auto" expects; nan for other methods.
 
     n_features_in_ : int
-        Columns of the keys.
+        Number of columns of the keys.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where all are strings.
+        Names of the columns, if all are strings.
 
     See Also
     --------
-    sklearn_attnembed.metrics.log_normalizer_exact : The exact value as a function.
-    sklearn_attnembed.inspection.NormalizerErrorDisplay : Its errors as a picture.
-    AttentionEmbedding : Embeddings trained with this normaliser.
+    sklearn_attnembed.metrics.log_normalizer_exact : Exact log Z as a function.
+    sklearn_attnembed.inspection.NormalizerErrorDisplay : Plot of the errors.
+    AttentionEmbedding : Embeddings trained with this normalizer.
 
     Notes
     -----
     After `fit` the keys are kept, by reference where possible: `score`, standard errors and the methods "neighbors"
     and "exact" need them. A memory map of float32 or float64 stays one, so keys need not fit into memory. After
-    `partial_fit` they are not kept. Beside them, `fit` keeps 4 bytes a key, "neighbors" 8 more, and "control_variate"
-    and "sampling" 16 more, to know a query for one. While it runs it takes 80 bytes more for each of the first million
-    keys, whatever the method, and "control_variate" and "sampling" up to 50 for each of all.
+    `partial_fit` they are not kept. Beside them, `fit` keeps 4 bytes per key, "neighbors" 8 more, and "control_variate"
+    and "sampling" 16 more, by which they recognize a query that is a key. While `fit` runs, it needs 80 bytes more for
+    each of the first million keys, and "control_variate" and "sampling" up to 50 more for every key.
 
-    Standard errors start from residuals: of the regression for "control_variate" and "neighbors", of the mean for
-    "sampling" and random features, and for "gaussian" of the mixture against a control variate. They are then scaled
-    by split conformal prediction: by the one factor with which 95 % intervals cover their share of some 500 keys. The
-    exact log Z of these is computed when a standard error is first asked for, at O(n_keys) cost. After `partial_fit`
-    standard errors are not scaled.
+    Standard errors are computed from residuals: of the regression for "control_variate" and "neighbors", of the mean
+    for "sampling" and random features, and of the mixture against a control variate for "gaussian". They are then
+    scaled by split conformal prediction, with the factor by which 95 % intervals cover their share of some 500 keys.
+    The exact log Z of these keys is computed when a standard error is first requested, at O(n_keys) cost. After
+    `partial_fit` standard errors are not scaled.
 
     A query that is one of the keys, to the precision of float32, has its own term summed exactly by
     "control_variate" and "sampling".
@@ -193,8 +195,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     >>> model = NormalizerEstimator(method="control_variate", random_state=0).fit(keys)
     >>> log_z, std = model.score_samples(keys[:100], return_std=True)
     >>> exact = NormalizerEstimator(method="exact").fit(keys).score_samples(keys[:100])
-    >>> bool(np.median(np.abs(log_z - exact)) < 1e-3)
-    True
+    >>> round(float(np.median(np.abs(log_z - exact))), 3)
+    0.0
     >>> bool(np.mean(np.abs(log_z - exact) < 2 * std) > 0.85)
     True
     """
@@ -253,7 +255,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     @whole_or_as_before()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Take in the keys.
+        """Fit the estimator to keys.
 
         Parameters
         ----------
@@ -262,7 +264,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_keys,), default=None
-            Non-negative weights w of the keys; a weight of two is a key given twice.
+            Non-negative weights w of the keys. A key of weight two counts like a key given twice.
 
         Returns
         -------
@@ -289,10 +291,10 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     @whole_or_as_before(anew=False)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Take in more keys, in one pass and without keeping them.
+        """Add keys in one pass, without keeping them.
 
-        The result does not depend on the order of chunks and, with one cluster, is that of `fit` on all of them. With
-        more, those found in the first chunk stay: let it be a fair sample.
+        The result does not depend on the order of the chunks and, with one cluster, equals that of `fit` on all keys.
+        With more clusters, those found in the first chunk are kept, so that it should be a representative sample.
 
         Parameters
         ----------
@@ -301,12 +303,12 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_keys,), default=None
-            Weights of the keys.
+            Non-negative weights of the keys.
 
         Returns
         -------
         self : NormalizerEstimator
-            The estimator, with more keys.
+            The estimator with more keys.
 
         Raises
         ------
@@ -340,25 +342,25 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     @available_if(_can_forget)
     @whole_or_as_before(anew=False)
     def merge(self, other: NormalizerEstimator) -> Self:
-        """Take in the keys of another estimator, so that shards can be fitted apart.
+        """Add the keys of another estimator, so that parts of the keys can be fitted separately.
 
         Parameters
         ----------
         other : NormalizerEstimator
-            Fitted with the same parameters. With more than one cluster, its clusters go to the nearest of `self`
-            unless both share them, as copies of an estimator that was started by `partial_fit` do.
+            Estimator fitted with the same parameters. With more than one cluster, its clusters are added to the nearest
+            of `self` unless both have the same, as copies of an estimator that was started by `partial_fit` do.
 
         Returns
         -------
         self : NormalizerEstimator
-            The estimator, with the keys of both.
+            The estimator with the keys of both.
 
         Raises
         ------
         ValueError
-            If the other's parameters or features differ.
+            If the parameters or the features of the other differ.
         TypeError
-            If the other is no NormalizerEstimator.
+            If the other is not a NormalizerEstimator.
 
         Examples
         --------
@@ -412,20 +414,20 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         X : array-like of shape (n_queries, n_features)
             The queries.
         return_std : bool, default=False
-            Also give a standard error of each.
+            Whether to return a standard error of each too.
 
         Returns
         -------
         log_z : ndarray of shape (n_queries,), float64
             ``log sum_j w_j f(q . k_j / temperature)``, in nats; -inf where every score is zero and f(0) = 0.
         std : ndarray of shape (n_queries,), float64
-            Standard error of log_z, if asked for: ``log_z +- 1.96 std`` covers the exact value of some 95 % of queries
-            like the keys. Zero for "exact".
+            Standard error of log_z, only if `return_std` is True. ``log_z +- 1.96 std`` covers the exact value of about
+            95 % of queries that are like the keys. Zero for "exact".
 
         Raises
         ------
         ValueError
-            If `X` has other columns than the keys.
+            If `X` has not the columns of the keys.
         """
         X = self._validate_queries(X)
         with block_runner(self.n_jobs) as run:
@@ -435,12 +437,12 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 return log_z
             if NORMALIZERS[self.method_].is_exact:
                 return log_z, std
-            # Where every key was drawn or reached rounding is left.
+            # Where every key was drawn or scanned, only rounding errors are left.
             rounding = _ROUNDING * (1 + np.abs(log_z, where=np.isfinite(log_z), out=np.zeros(len(X))))
             return log_z, np.where(np.isfinite(log_z), np.maximum(std * self._calibration(run), rounding), 0)
 
     def transform(self, X: ArrayLike) -> Vectors:
-        """Log of the attention mass that each cluster of keys receives; log Z is its logsumexp.
+        """Compute the log of the attention mass that each cluster of keys receives; log Z is its logsumexp.
 
         Parameters
         ----------
@@ -450,10 +452,11 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         Returns
         -------
         log_mass : ndarray of shape (n_queries, n_clusters)
-            In nats, not normalised. log Z is the method's; except by "exact" it is split as the mixture splits it, and
-            heavy keys count to their clusters. Masses of zero (squared and expressive kernel, query orthogonal to all
-            of a cluster's keys) are given as the logarithm of the smallest positive number of the dtype, not as
-            -inf, so that estimators can go on with them; and masses beyond the largest number of float32 as that.
+            Log masses in nats, not normalized. Their sum is the log Z of the method. Except with "exact", log Z is
+            divided among clusters in the proportions of the mixture, and heavy keys are added to their clusters. Masses
+            of zero (squared and expressive kernel, query orthogonal to all keys of a cluster) are given as the
+            logarithm of the smallest positive number of the dtype instead of -inf, so that other estimators accept
+            them, and masses beyond the largest number of float32 as that.
         """
         X = self._validate_queries(X)
         with block_runner(self.n_jobs) as run:
@@ -462,9 +465,9 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return log_mass.clip(np.log(numbers.tiny), numbers.max).astype(X.dtype)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
-        """Mean absolute error of log Z against its exact value, times minus one.
+        """Compute minus the mean absolute error of log Z.
 
-        On at most 1,000 of the queries, at even steps.
+        At most 1,000 of the queries, evenly spaced, are compared with their exact values.
 
         Parameters
         ----------
@@ -476,7 +479,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         Returns
         -------
         score : float
-            Zero is perfect.
+            Minus the mean absolute error in nats; zero is perfect.
         """
         X = self._validate_queries(X)
         X = X[:: -(-len(X) // _SCORED_QUERIES)]
@@ -486,7 +489,7 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return -float(np.mean(np.abs(log_difference(log_z, exact))))
 
     def score_samples_exact(self, X: ArrayLike) -> Float64:
-        """Sum over all keys for log Z of queries, whatever the method.
+        """Compute exact log Z of queries by the sum over all keys, whatever the method.
 
         Parameters
         ----------
@@ -496,12 +499,12 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         Returns
         -------
         log_z : ndarray of shape (n_queries,), float64
-            In nats.
+            Exact log Z in nats.
 
         Raises
         ------
         ValueError
-            If the keys came by `partial_fit` and were not kept.
+            If the keys were given to `partial_fit`, which does not keep them.
 
         Examples
         --------
@@ -521,8 +524,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             return np.asarray(exact_log_z(self._fitted_keys(), X, run), np.float64)
 
     def _plan(self) -> Plan:
-        """The parameters, resolved; an error where they do not go together."""
-        # As Python's own integers: products of small ones of NumPy's would overflow.
+        """Return the parameters, resolved; raise an error if the method is not defined for the kernel."""
+        # As Python integers, because products of NumPy's small integers would overflow.
         planned: dict[str, Any] = {
             name: int(x) if isinstance(x := getattr(self, name), Integral) else x for name in _PLANNED
         }
@@ -540,11 +543,11 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return plan
 
     def _keep_settings(self, plan: Plan) -> None:
-        """Store the plan to go on with, whatever becomes of the parameters; its kernel as it was given, for pickles."""
+        """Store the plan that is used from now on, with its kernel as it was given, so that it can be pickled."""
         self._settings, self._method = {**plan._asdict(), "kernel": self.kernel}, self.method
 
     def _fitted_plan(self) -> Plan:
-        """The plan in use."""
+        """Return the plan in use."""
         return Plan(**{**self._settings, "kernel": as_kernel(self._settings["kernel"])})
 
     def _store(self, plan: Plan, summary: KeySketch, labels: Integers) -> Self:
@@ -560,9 +563,9 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _validate_keys(
         self, X: ArrayLike, sample_weight: ArrayLike | None, reset: bool
     ) -> tuple[Vectors, Float64 | None, NDArray[np.bool_] | None]:
-        """Keys of positive weight, their weights or None, and the mask of those kept or None."""
+        """Return keys of positive weight, their weights or None, and the mask of those kept or None."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-        X = X if X.flags.forc else np.ascontiguousarray(X)  # as a copy of the model would hold them
+        X = X if X.flags.forc else np.ascontiguousarray(X)  # in the layout that a copy of the model would have
         check_scores(self.temperature if reset else 1 / self._settings["beta"], X=X)
         if sample_weight is None:
             return X, None, None
@@ -583,11 +586,11 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return X
 
     def _fitted_keys(self) -> FittedKeys:
-        """Everything that log Z of a query is estimated from."""
+        """Return everything that log Z of a query is estimated from."""
         return fitted_keys(self._fitted_plan(), self._summary, self._keys, self._key_weights, self._key_labels)
 
     def _calibration(self, run: Runner) -> float:
-        """What standard errors are multiplied by, computed once."""
+        """Return the factor of standard errors, which is computed once."""
         if self._keys is None:
             return 1.0
         if not self._scale:

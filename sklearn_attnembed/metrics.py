@@ -71,7 +71,7 @@ def log_normalizer_exact(
     background : float, default=0.0
         Constant added to f. ``AttentionEmbedding(kernel="expressive")`` is trained with 0.01.
     temperature : float, default=1.0
-        Scores are divided by it.
+        Temperature of the attention. Scores are divided by it.
     n_jobs : int or None, default=None
         Number of threads. The result does not depend on it.
 
@@ -131,7 +131,7 @@ def attention_scores(
     background : float, default=0.0
         Constant added to f. ``AttentionEmbedding(kernel="expressive")`` is trained with 0.01.
     temperature : float, default=1.0
-        Scores are divided by it.
+        Temperature of the attention. Scores are divided by it.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def attention_cross_entropy(
         Rows that the mean is taken over, as numbers or as a mask: a sample, where all are too many for an exact sum.
         All rows if None.
     temperature : float, default=1.0
-        Scores are divided by it.
+        Temperature of the attention. Scores are divided by it.
     walk_length : int, default=1
         Number of powers of the affinities, from the first, that are averaged. Needs square affinities if above 1.
     n_jobs : int or None, default=None

@@ -10,19 +10,19 @@ from .normalizers.mixture import responsibilities
 from .parallel import row_blocks
 from .types import Array, Integers
 
-# Queries of a block of causal squared attention.
+# Number of queries in a block of causal squared attention.
 _CHUNK = 128
 
 
 class ValueMoments(NamedTuple):
-    """Clusters of keys with their values.
+    """Moments of clusters of keys with their values.
 
     Attributes
     ----------
     mean : ndarray of shape (kappa, d)
-        mu_a of the keys.
+        Mean mu_a of the keys.
     sums : ndarray of shape (kappa, 1 + d + d (d + 1) / 2, d_v + 1)
-        Of (1, k - mu_a, all products of two of its components) times (value, 1).
+        Sums of (1, k - mu_a, all products of two of its components) times (value, 1).
     """
 
     mean: Array
@@ -30,12 +30,12 @@ class ValueMoments(NamedTuple):
 
 
 def _powers(X: Array) -> Array:
-    """1, the components and their products, as columns."""
+    """Return 1, the components and their products as columns."""
     return np.hstack([np.ones((len(X), 1)), X, squared_features(X)])
 
 
 def value_moments(K: Array, V: Array, labels: Integers, n_clusters: int) -> ValueMoments:
-    """Moments of float64 keys and values, a block at a time."""
+    """Compute the moments of float64 keys and values, a block at a time."""
     d = K.shape[1]
     mean = np.zeros((n_clusters, d))
     sums = np.zeros((n_clusters, 1 + d + d * (d + 1) // 2, V.shape[1] + 1))
@@ -49,11 +49,13 @@ def value_moments(K: Array, V: Array, labels: Integers, n_clusters: int) -> Valu
 
 
 def gaussian_attention(Q: Array, moments: ValueMoments, kernel: Kernel, beta: float) -> tuple[Array, Array]:
-    """log Z and output by the mixture of Gaussians.
+    """Compute log Z and output by the Gaussian mixture.
 
-    In each cluster E f(s) v is had by f's expansion in Hermite polynomials of the score, up to the second: with t the
-    score less its mean, E f (E v + g_m E t v + g_v E (t^2 - var) v), where g = log E f. Exact for the squared kernel.
+    In each cluster E f(s) v is expanded in Hermite polynomials of the score, up to the second: with t the score less
+    its mean, it is E f (E v + g_m E t v + g_v E (t^2 - var) v), where g = log E f. Exact for the squared kernel.
     """
+    # The variances of the scores are the last column of a product that the values need anyway, so they are not computed
+    # by `score_moments`.
     powers = _powers(beta * Q)
     d = Q.shape[1]
     log_mass, parts = [], []
@@ -76,7 +78,7 @@ def gaussian_attention(Q: Array, moments: ValueMoments, kernel: Kernel, beta: fl
 
 
 def causal_squared_sums(Q: Array, K: Array, V: Array) -> Iterator[Array]:
-    """sum_{j <= i} (q_i . k_j)^2 (v_j, 1) for chunks of queries, from a running sum over the keys before."""
+    """Yield sum_{j <= i} (q_i . k_j)^2 (v_j, 1) for chunks of queries, from a running sum over earlier keys."""
     U = np.hstack([V, np.ones((len(V), 1))])
     before = np.zeros((K.shape[1] * (K.shape[1] + 1) // 2, U.shape[1]))
     for start in range(0, len(Q), _CHUNK):

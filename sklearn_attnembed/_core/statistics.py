@@ -1,6 +1,6 @@
-"""Key statistics: weight, mean and scatter of each cluster of keys, from a block, merged, pooled.
+"""Key statistics: weight, mean and scatter of each cluster of keys, computed by blocks and merged.
 
-Sums run in float64 and about the block's own mean, so that a mean far from the origin costs no digits.
+Sums are accumulated in float64 and about the block's own mean, so that a mean far from the origin costs no digits.
 """
 
 from collections.abc import Iterable
@@ -20,9 +20,9 @@ class KeyStatistics(NamedTuple):
     weight : ndarray of shape (kappa,)
         Total key weight W_a.
     mean : ndarray of shape (kappa, d)
-        mu_a; zero for an empty cluster.
+        Mean mu_a; zero for an empty cluster.
     scatter : ndarray of shape (kappa, d, d) or (kappa, d)
-        sum_j w_j (y_j - mu_a)(y_j - mu_a)', W_a times the covariance Omega_a; or its diagonal alone.
+        Sum of w_j (y_j - mu_a)(y_j - mu_a)', which is W_a times the covariance Omega_a, or the diagonal of that.
     """
 
     weight: Array
@@ -31,18 +31,18 @@ class KeyStatistics(NamedTuple):
 
     @property
     def covariance(self) -> Array:
-        """Omega_a, of the shape of `scatter`."""
+        """Covariance Omega_a of each cluster, of the shape of `scatter`."""
         return (self.scatter.T / np.where(self.weight > 0, self.weight, 1)).T
 
 
 def group_sums(groups: Integers, weights: Array | None, n_groups: int) -> Array:
-    """Sum of the weights of each group, float64; counts if there are none."""
+    """Return the sum of the weights of each group in float64, or its size without weights."""
     return np.bincount(groups, weights, minlength=n_groups).astype(np.float64, copy=False)
 
 
 def _moments(Y: Array, weights: Array | None, diagonal: bool) -> tuple[float, Array, Array]:
-    """Weight, mean and scatter of one cluster."""
-    Y = Y.astype(np.float64)  # a copy, centred in place below
+    """Return weight, mean and scatter of one cluster."""
+    Y = Y.astype(np.float64)  # a copy, centered in place below
     total = float(len(Y)) if weights is None else float(weights.sum())
     if total == 0:
         return 0.0, np.zeros(Y.shape[1]), np.zeros(Y.shape[1:] * (1 if diagonal else 2))
@@ -54,10 +54,10 @@ def _moments(Y: Array, weights: Array | None, diagonal: bool) -> tuple[float, Ar
 
 
 def sphere_statistics(Y: Array, weights: Array | None, null: Array) -> tuple[KeyStatistics, Array]:
-    """Statistics of one block of unit keys, and their sum weighted by `null`.
+    """Return the statistics of one block of unit keys, and their sum weighted by `null`.
 
-    Products within the block stay in its own precision. On the sphere no mean is far from the origin, so nothing
-    needs centring before it is multiplied.
+    Products within the block are computed in its own precision. On the sphere no mean is far from the origin, so keys
+    need not be centered before they are multiplied.
     """
     w = np.ones(len(Y)) if weights is None else weights
     total = float(w.sum())
@@ -74,7 +74,7 @@ def block_statistics(
     n_clusters: int = 1,
     diagonal: bool = False,
 ) -> KeyStatistics:
-    """Statistics of one block of keys; weights are 1 and the cluster is 0 unless given."""
+    """Return the statistics of one block of keys; weights are 1 and the cluster is 0 unless given."""
     if labels is None or n_clusters == 1:
         parts = [_moments(Y, weights, diagonal)]
     else:
@@ -94,17 +94,17 @@ def _merge_two(a: KeyStatistics, b: KeyStatistics) -> KeyStatistics:
 
 
 def merge(parts: Iterable[KeyStatistics]) -> KeyStatistics:
-    """Statistics of the union, cluster by cluster, summed in the given order."""
+    """Return the statistics of the union, cluster by cluster, merged in the given order."""
     return reduce(_merge_two, parts)
 
 
 def pool(statistics: KeyStatistics) -> KeyStatistics:
-    """All clusters taken as one."""
+    """Return the statistics of all clusters as one."""
     return merge(KeyStatistics(w[None], m[None], s[None]) for w, m, s in zip(*statistics, strict=True))
 
 
 def largest_variance(statistics: KeyStatistics) -> float:
-    """The largest eigenvalue of any cluster's covariance and of the pooled one."""
+    """Return the largest eigenvalue of any cluster's covariance and of the pooled one."""
     covariances = statistics.covariance
     if len(covariances) > 1:
         covariances = np.concatenate([covariances, pool(statistics).covariance])

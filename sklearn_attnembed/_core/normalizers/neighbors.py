@@ -112,8 +112,8 @@ def _far_mass(
     exp(s) is regressed on (1, t, t^2), t the standardized score. The value of the regression at the known moments is
     the estimate, which is at least the exponential of the mean score (Jensen). The gradient is the same with (1, t).
     """
-    # A regression for every query and cluster, unlike `control_variate_estimate`, which has two coefficients for all
-    # clusters and no gradient: the solver follows the gradient, and the value has to go with it.
+    # `control_variate_estimate` is as accurate, but has two coefficients for all clusters and no gradient. The solver
+    # needs the gradient of this very value, in the precision of the keys.
     (weight, mean, variance), (s, w), (sampled, sample_weight) = moments, near, sample
     rest = weight - w.sum(axis=1)
     rest = np.where(rest > 1e-9 * weight, rest, 0)
