@@ -173,6 +173,7 @@ class Scalar(Kind):
 
     type: Any
     size: str = ""  # name of the axis whose length the value is
+    choices: tuple[str, ...] = ()  # the only values that are allowed, if there are any
 
     def write(self, value: Any, file: Writer, name: str) -> Any:
         value = self.type(value)
@@ -183,6 +184,7 @@ class Scalar(Kind):
             node = _NOT_FINITE.get(node, node)
         if not isinstance(node, self.type) or (isinstance(node, bool) and self.type is not bool):
             file.fail(name, f"of type {self.type.__name__}", _short(node))
+        _check_choice(node, self.choices, file, name)
         if self.size and sizes.setdefault(self.size, node) != node:
             file.fail(name, f"the length {self.size}, {sizes[self.size]}", str(node))
         return node
@@ -328,6 +330,7 @@ class Value(Kind):
     """Value of a parameter: any data, or a function, of which the file has the name only."""
 
     parameter: str
+    choices: tuple[str, ...] = ()  # the only values that are allowed besides functions, if there are any
 
     def write(self, value: Any, file: Writer, name: str) -> Any:
         if isinstance(value, list):
@@ -364,6 +367,7 @@ class Value(Kind):
         if isinstance(node, list):
             return [self.read(each, file, name, sizes) for each in node]
         if not isinstance(node, dict):
+            _check_choice(node, self.choices, file, name)
             return node
 
         def random_state(content: Any) -> np.random.RandomState:
@@ -382,6 +386,12 @@ class Value(Kind):
         }
         tag = next(iter(node))
         return readers[tag](node[tag])
+
+
+def _check_choice(value: Any, choices: tuple[str, ...], file: Reader, name: str) -> None:
+    """Raise an error for a value that is not one of the choices, if there are any."""
+    if choices and value not in choices:
+        file.fail(name, f"one of {', '.join(choices)}", _short(value))
 
 
 def _scalar(dtype: str, value: Any) -> Any:

@@ -53,7 +53,7 @@ from ._schema import (
 from ._sklearn import BaseEstimator, check_params, output_container, whole_or_as_before
 from ._text import AttentionWordVectors
 from ._version import __version__
-from .affinity._sources import Function, Source, neighbor_index, source_of
+from .affinity._sources import SOURCES, Source, neighbor_index, source_of
 
 FORMAT, FORMAT_VERSION = "sklearn_attnembed", 1
 
@@ -162,8 +162,8 @@ def _out_of_sample(n_targets: str) -> Group:
 
 
 _PARAMETERS: dict[str, tuple[Any, Kind]] = {
-    "affinity": ("source.affinity", Value("affinity")),
-    "kernel": ("kernel", Scalar(str)),
+    "affinity": ("source.affinity", Value("affinity", tuple(SOURCES))),
+    "kernel": ("kernel", Scalar(str, choices=tuple(EMBEDDABLE))),
     "temperature": ("temperature", Scalar(float)),
     "walk_length": ("walk_length", Scalar(int)),
 }
@@ -201,8 +201,6 @@ def _assemble_embedding(model: Any, values: dict[str, Any]) -> dict[str, Any]:
     attributes = {place: value for place, value in values.items() if "." not in place}
     parts: dict[str, Any] = {place.removeprefix("_fitted."): value for place, value in values.items() if "." in place}
     parts |= attributes.pop("_fitted")
-    if parts["kernel"] not in EMBEDDABLE:
-        raise ValueError(f"the kernel is {parts['kernel']!r}")
     source = {place.removeprefix("source."): value for place, value in parts.items() if place.startswith("source.")}
     fitted = {name: parts[name] for name in FittedEmbedding._fields if name in parts}
     fitted |= {"keys": attributes["key_embedding_"], "key_weight": attributes["key_weight_"]}
@@ -217,8 +215,6 @@ def _source(values: dict[str, Any], n_jobs: int | None) -> Source:
     names = [field.name for field in dataclasses.fields(cast(Any, kind))]
     if "index" in names:
         values["index"] = neighbor_index(values["points"], values["index"]["metric"], n_jobs)
-    if kind is Function and not callable(values["affinity"]):
-        raise ValueError(f"the affinity is {values['affinity']!r}")
     return kind(**{name: values[name] for name in names})
 
 

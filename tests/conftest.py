@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from sklearn.datasets import load_digits
 
 from sklearn_attnembed.datasets import make_block_model
@@ -37,6 +38,14 @@ def graph():
     A, y = make_block_model(300, 4, mean_degree=12, random_state=0)
     kept = A.sum(axis=1) > 0
     return frozen(A[kept][:, kept].tocsr()), frozen(y[kept])
+
+
+@pytest.fixture(scope="session")
+def hubs():
+    """A graph of very unequal degrees: far from symmetric once its rows are divided by their sums."""
+    A, _ = make_block_model(300, 4, mean_degree=20, degree_spread=1.5, random_state=0)
+    A = A + sp.diags_array((A.sum(axis=1) == 0).astype(float))
+    return A.tocsr()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import sklearn
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import rbf_kernel
@@ -88,7 +89,25 @@ def read(content):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npy"
         path.write_bytes(content)
-        return __main__._read(path)
+        return __main__.embed(path, Path(folder) / "vectors.npy")
+
+
+def written_to(target):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npy"
+        path.write_bytes(npy(POINTS))
+        return __main__.embed(path, target)
+
+
+def without_attribute(owner, name, call, *args):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(owner, name)
+        return call(*args)
+
+
+def import_anew():
+    spec = importlib.util.spec_from_file_location("sklearn_attnembed._anew", _sklearn.__file__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def out_of_range():
@@ -684,7 +703,7 @@ MESSAGES = {
         "data.npy", "must hold a matrix of numbers", "holds shape (3,)", "Write a plain matrix",
     ),
     "command line, a folder": (
-        lambda: __main__._try_to_write(PACKAGE), IsADirectoryError,
+        lambda: written_to(PACKAGE), IsADirectoryError,
         "sklearn_attnembed", "is a folder", "sklearn_attnembed is", "Name a file in it",
     ),
     # pickles
@@ -692,6 +711,15 @@ MESSAGES = {
         lambda: of_another_version(normalizer()), _sklearn._OtherVersionWarning,
         "NormalizerEstimator", "holds for the version that wrote it alone", "written by sklearn_attnembed 99.0",
         "write files that last by sklearn_attnembed.save",
+    ),
+    # scikit-learn
+    "scikit-learn, without a private name": (
+        lambda: without_attribute(sklearn.base, "_fit_context", import_anew), ImportError,
+        "sklearn.base._fit_context", "is tested with scikit-learn 1.8 and 1.9", "does not have", "install one of these",
+    ),
+    "scikit-learn, without validation": (
+        lambda: without_attribute(sklearn.base.BaseEstimator, "_validate_params", saved_and_loaded, normalizer()),
+        ImportError, "BaseEstimator._validate_params", "is tested with", "does not have", "install one of these",
     ),
     # files that last
     "save, a pipeline": (
