@@ -4,11 +4,12 @@
 
 A first run of the tests without any change records which lines each of them executes and how long it takes. Each mutant
 then is a copy of the package with one change, against which the tests that execute the changed statement run until one
-fails: one case of each test function first, up to `BUDGET` seconds of them. A run that takes far longer than it should
-counts as a failure. Mutants are a random sample, and none is started after the given seconds. Those that no test can
-tell from the original are listed, with reasons, in `mutants.toml`; they are left out. The exit status is 1 where fewer
-than 90 % of the mutants are killed. mutmut and cosmic-ray run every mutant in a fresh interpreter, without a bound on
-the time, where importing SciPy and scikit-learn takes longer than the tests; here each run is a fork of one process.
+fails: one case of each test function first, up to `CASES` cases of a function and `BUDGET` seconds in all. A run that
+takes far longer than it should counts as a failure. Mutants are a random sample, and none is started after the given
+seconds. Those that no test can tell from the original are listed, with reasons, in `mutants.toml`; they are left out.
+The exit status is 1 where fewer than 90 % of the others are killed. Every run is a fork of one process that has already
+imported SciPy and scikit-learn, which takes longer than most tests. mutmut and cosmic-ray neither sample mutants nor
+bound the time.
 """
 
 import argparse
@@ -60,6 +61,7 @@ TESTS = [
     *["row_minimizers", "embedding", "expressive_embedding", "normalizer"],
 ]
 BUDGET = 15.0  # seconds of tests for one mutant, as they take without a change
+CASES = 16  # of a parametrized test function, spread over all of them
 REQUIRED = 0.9
 # Imported once, before the forks.
 PRELOADED = [
@@ -216,7 +218,12 @@ class Plugin:
         self.chosen, self.recorder, self.seconds, self.failed = chosen, recorder, defaultdict(float), None
 
     def pytest_collection_modifyitems(self, items):
-        if self.chosen is not None:
+        if self.chosen is None:
+            cases = defaultdict(list)
+            for item in items:
+                cases[item.nodeid.partition("[")[0]].append(item)
+            items[:] = [item for some in cases.values() for item in some[:: -(-len(some) // CASES)]]
+        else:
             order = {name: i for i, name in enumerate(self.chosen)}
             items[:] = sorted((item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid])
 
