@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from . import _explain, _memory, _training
 from ._core import parallel
 from ._core.loss_bounds import Bounds, loss_bounds
+from ._core.normalizers import NORMALIZERS
 from ._extras import import_extra
 from ._fitted import (
     EMBEDDABLE,
@@ -268,7 +269,7 @@ class AttentionEmbedding(
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "null_model": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left"), "array-like"],
         "key_weight": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
-        "normalizer": [StrOptions({"gaussian", "neighbors", "exact"})],
+        "normalizer": [StrOptions({name for name, method in NORMALIZERS.items() if method.field is not None})],
         "n_exact": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions({"accelerated", "gradient"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -626,7 +627,7 @@ class AttentionEmbedding(
                 itemsize=itemsize,
                 n_affinities=int(n_affinities),
                 kernel=self.kernel,
-                normalizer=self.normalizer,
+                normalizer=NORMALIZERS[self.normalizer],
                 n_init=self.n_init,
                 n_clusters=self.n_clusters,
                 n_exact=self.n_exact,

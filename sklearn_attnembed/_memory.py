@@ -6,7 +6,7 @@ The stages of a fit follow each other, and each frees its temporary arrays. The 
 from typing import NamedTuple
 
 from ._core import inverted_index, pairwise_objective, parallel, sampling
-from ._core.normalizers import exact
+from ._core.normalizers import Normalizer, exact
 
 # Number of rows above which k-means uses mini-batches, and makes no copies.
 _COPIED = 20_000
@@ -42,7 +42,7 @@ class Size(NamedTuple):
     itemsize: int
     n_affinities: int
     kernel: str
-    normalizer: str
+    normalizer: Normalizer
     n_init: int
     n_clusters: int
     n_exact: int
@@ -119,15 +119,15 @@ def _solving(size: Size) -> int:
 
 def _lists(size: Size) -> int:
     """Return the bytes of the nearest keys of all rows."""
-    return 4 * size.n * size.n_exact if size.normalizer == "neighbors" else 0
+    return 4 * size.n * size.n_exact if size.normalizer.has_cells else 0
 
 
 def _sweep(size: Size) -> int:
     """Return the bytes of a sweep: blocks of rows, and what the normalizer needs for them."""
     block, s = size.blocks(size.d), size.itemsize
-    if size.normalizer == "exact":
+    if size.normalizer.is_exact:
         return _scores(size, s) + (9 + s) * block
-    if size.normalizer == "neighbors":
+    if size.normalizer.has_cells:
         return _near_and_sampled(size, s) + 2 * s * block
     return (4 + (size.n_clusters if size.n_clusters > 1 else 0)) * s * block
 
@@ -148,7 +148,7 @@ def _indexing(size: Size) -> int:
     """Return the bytes of the search for clusters and for near keys, while the old lists are kept."""
     copied = max((side for side in size.sides if side <= _COPIED), default=0)  # k-means makes two copies
     clusters = 2 * copied * size.d * size.itemsize if size.n_clusters > 1 else 0
-    if size.normalizer != "neighbors":
+    if not size.normalizer.has_cells:
         return clusters
     n_scanned = max(inverted_index.n_keys_scanned(size.n_exact) * inverted_index._AGAIN, size.n_exact)
     block = inverted_index._BLOCK_ELEMENTS
@@ -169,15 +169,15 @@ def _finishing(size: Size) -> int:
     block = size.blocks(size.d, 1)
     if size.kernel == "expressive":
         return known + in_double + _pairs(size, 8) + 38 * block
-    if size.normalizer == "gaussian" and size.n_clusters == 1:
+    if not size.normalizer.keeps_keys and size.n_clusters == 1:
         return known + (6 * size.itemsize + 16) * block
     # The history of L-BFGS has 16 vectors for each row, and 21 more are temporary, plus one for each cluster.
     history = 8 * (37 + size.n_clusters)
-    if size.normalizer == "gaussian":
+    if not size.normalizer.keeps_keys:
         return known + in_double + history * size.blocks(size.d * size.n_clusters, 1)
     known += in_double + _lists(size) + size.sides[-1] * size.d * 8  # the keys in double precision
     if size.is_bipartite:
-        scores = _scores(size, 8) if size.normalizer == "exact" else _near_and_sampled(size, 8)
+        scores = _scores(size, 8) if size.normalizer.is_exact else _near_and_sampled(size, 8)
         return known + scores + history * size.blocks(size.d * size.n_clusters, 1)
     # Training rows are recognized by four numbers each, in a tree.
     return known + 96 * size.n + 3 * 8 * block

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from ._core import affinity_matrix, parallel, sphere
 from ._core.fit import fit_vectors, fitted_model
 from ._core.kernels import KERNELS
+from ._core.normalizers import NORMALIZERS
 from ._core.out_of_sample import Model
 from ._core.parallel import Runner
 from ._core.problem import KeyIndex, Problem, Strategy
@@ -199,7 +200,7 @@ def build_strategy(params: Any, problem: Problem, seed: int) -> Strategy:
             f"taken instead. Set n_clusters to {n_clusters} or less."
         )
     return Strategy(
-        params.normalizer,
+        NORMALIZERS[params.normalizer],
         n_clusters,
         min(params.n_exact, *problem.sizes),
         partial(partition, n_clusters=n_clusters, random_state=seed),

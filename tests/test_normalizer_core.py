@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 
 from sklearn_attnembed._core.kernels import KERNELS
+from sklearn_attnembed._core.normalizers import NORMALIZERS
 from sklearn_attnembed._core.normalizers.exact import exact_attention, exact_field
 from sklearn_attnembed._core.normalizers.mixture import gaussian_field, gaussian_log_mass
-from sklearn_attnembed._core.normalizers.neighbors import NearKeys, neighbor_field
+from sklearn_attnembed._core.normalizers.neighbors import AttendedKeys, NearKeys, neighbor_field
 from sklearn_attnembed._core.statistics import block_statistics
 
 RNG = np.random.default_rng(0)
@@ -69,7 +70,7 @@ def test_near_keys_and_all_others_are_all(n_clusters, weighted, with_self):
     statistics = block_statistics(KEYS, weights, labels, n_clusters)
     nearest = np.array([rng.choice(len(KEYS), 6, replace=False) for _ in X])
     near = NearKeys(nearest, [np.flatnonzero(labels == a) for a in range(n_clusters)], labels)
-    value, gradient = neighbor_field(statistics, KEYS, weights, near, 2.0, with_self)(X, ROWS)
+    value, gradient = neighbor_field(AttendedKeys(statistics, KEYS, weights, 2.0, None, with_self), near)(X, ROWS)
     expected = exact_field(KEYS, weights, 2.0, with_self)(X, ROWS)
     assert_allclose(value, expected[0], atol=1e-4)
     assert_allclose(gradient, expected[1], atol=1e-4)
@@ -107,8 +108,8 @@ def test_nearest_keys_make_sharp_attention_accurate():
     errors = [np.median(np.abs(mixture - exact))]
     for n_exact in (10, 100):
         near = np.argsort(-keys @ keys.T, axis=1)[:, :n_exact]
-        look = NearKeys(near, [np.arange(0, 400, 2)], None)
-        log_z = neighbor_field(statistics, keys, None, look, beta)(keys, rows)[0]
+        lists = NearKeys(near, [np.arange(0, 400, 2)], None)
+        log_z = neighbor_field(AttendedKeys(statistics, keys, None, beta), lists)(keys, rows)[0]
         errors.append(np.median(np.abs(log_z - exact)))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.1
@@ -120,3 +121,25 @@ def test_no_overflow():
     log_z = exact_attention(big[:4], big, None, KERNELS["softmax"], 1.0)[0]
     assert np.all(np.isfinite(log_z))
     assert np.all(np.isfinite(gaussian_log_mass(big[:4], block_statistics(big), KERNELS["softmax"], 1.0)))
+
+
+@pytest.mark.parametrize("name", ["gaussian", "neighbors", "exact"])
+def test_fields_of_the_registry(name):
+    """The entry of each method that embeddings can have is its field; without near keys all are summed."""
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(KEYS))
+    statistics = block_statistics(KEYS, weights)
+    near = NearKeys(np.argsort(-X @ KEYS.T, axis=1)[:, :10], [np.arange(0, len(KEYS), 2)], None)
+    fields = {
+        "gaussian": gaussian_field(statistics, 2.0),
+        "neighbors": neighbor_field(AttendedKeys(statistics, KEYS, weights, 2.0), near),
+        "exact": exact_field(KEYS, weights, 2.0),
+    }
+    attended = AttendedKeys(statistics, KEYS, weights, 2.0, near)
+    for ours, theirs in zip(NORMALIZERS[name].field(attended)(X, ROWS), fields[name](X, ROWS), strict=True):
+        assert_array_equal(ours, theirs)
+    unsearched = NORMALIZERS["neighbors"].field(attended._replace(near=None))(X, ROWS)
+    assert_array_equal(unsearched[1], fields["exact"](X, ROWS)[1])
+
+
+def test_methods_without_a_gradient_are_not_for_embeddings():
+    assert {name for name, method in NORMALIZERS.items() if method.field} == {"gaussian", "neighbors", "exact"}

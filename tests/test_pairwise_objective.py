@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_attnembed import AttentionEmbedding
 from sklearn_attnembed._core.kernels import EXPRESSIVE, with_background
+from sklearn_attnembed._core.normalizers import GAUSSIAN
 from sklearn_attnembed._core.pairwise_objective import (
     PairwiseSchedule,
     RowBlock,
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.excep
 
 PAIRS = EXPRESSIVE.pairs
 BACKGROUND = PAIRS.background
-PLAIN = Strategy("gaussian", 1, 1, None, None, 0)
+PLAIN = Strategy(GAUSSIAN, 1, 1, None, None, 0)
 
 
 def repulsion_of(statistics, beta, background=BACKGROUND):

@@ -79,7 +79,7 @@ def fitted_model(
         solution.keys[group].null_mean,
         problem.beta,
     )
-    if strategy.normalizer == "gaussian" or solution.key_index is None:
+    if not strategy.normalizer.keeps_keys or solution.key_index is None:
         return model
     keys = solution.vectors[rows].astype(np.float64)
     model = model._replace(keys=keys, weights=problem.key_weights(group))

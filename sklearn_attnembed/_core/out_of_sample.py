@@ -11,9 +11,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .inverted_index import Cells, nearest_keys
-from .normalizers.exact import exact_field
+from .normalizers import exact_field_of
 from .normalizers.mixture import gaussian_field
-from .normalizers.neighbors import NearKeys, neighbor_field
+from .normalizers.neighbors import AttendedKeys, NearKeys, neighbor_field
 from .row_minimizers import gaussian_response, iterated_response
 from .sphere import padded, row_dots
 from .statistics import KeyStatistics, largest_variance, pool
@@ -123,15 +123,13 @@ def out_of_sample_map(model: Model) -> Callable[[Array], Array]:
     def against_keys(keys: Array, force: Array) -> Array:
         """Return the vectors where near keys, or all of them, are summed exactly."""
         X, near = against_gaussian(force), model.near
+        attended = AttendedKeys(model.statistics, keys, model.weights, model.beta, None, known is not None)
         if near is None or model.cells is None:
-            field = exact_field(keys, model.weights, model.beta, known is not None)
-            return iterated_response(force, X, field, stiffness)
+            return iterated_response(force, X, exact_field_of(attended), stiffness)
         nearest = None
         for _ in range(2):  # the keys near where a row is now, and again near where it then is
             nearest = nearest_keys(X, keys, model.cells, model.n_exact, map, nearest)
-            near = near._replace(nearest=nearest)
-            field = neighbor_field(model.statistics, keys, model.weights, near, model.beta, known is not None)
-            X = iterated_response(force, X, field, stiffness)
+            X = iterated_response(force, X, neighbor_field(attended, near._replace(nearest=nearest)), stiffness)
         return X
 
     return embed

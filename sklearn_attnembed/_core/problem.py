@@ -8,6 +8,7 @@ import numpy as np
 from .affinity_matrix import BlockedAffinity
 from .inverted_index import Cells, build_cells, nearest_keys
 from .kernels import Kernel
+from .normalizers import Normalizer
 from .normalizers.neighbors import NearKeys
 from .parallel import Runner
 from .sampling import SAMPLE_SIZE, stratified_sample
@@ -73,8 +74,8 @@ class Strategy(NamedTuple):
 
     Attributes
     ----------
-    normalizer : str
-        Name of a normalizer that has a gradient.
+    normalizer : Normalizer
+        One that has a gradient.
     n_clusters : int
         Gaussians of the mixture.
     n_exact : int
@@ -87,7 +88,7 @@ class Strategy(NamedTuple):
         Seed of the samples.
     """
 
-    normalizer: str
+    normalizer: Normalizer
     n_clusters: int
     n_exact: int
     partition: Callable[[Array], Integers]
@@ -97,7 +98,7 @@ class Strategy(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether log Z comes from a single Gaussian, so that no index has to follow the vectors."""
-        return self.normalizer == "gaussian" and self.n_clusters == 1
+        return not self.normalizer.keeps_keys and self.n_clusters == 1
 
 
 class KeyIndex(NamedTuple):
@@ -125,7 +126,7 @@ def build_key_index(
         parts = [strategy.partition(Y[problem.group_rows(group)]) for group in range(len(problem.sizes))]
         labels = np.concatenate(parts)
     near: list[NearKeys | None] = [None] * len(problem.sizes)
-    if strategy.normalizer == "neighbors":
+    if strategy.normalizer.has_cells:
         for group in range(len(problem.sizes)):
             known = None if before is None or (last := before.near[group]) is None else last.nearest
             keys = Y[problem.key_rows(group)]

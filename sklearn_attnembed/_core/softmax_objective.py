@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .affinity_matrix import additions, multiply, walk_targets
-from .normalizers.exact import exact_field
-from .normalizers.mixture import gaussian_field
-from .normalizers.neighbors import neighbor_field
+from .normalizers import GAUSSIAN
+from .normalizers.neighbors import AttendedKeys
 from .parallel import Runner
 from .problem import Problem, Strategy
 from .solver import Descent, Step, has_settled
@@ -183,15 +182,13 @@ class SoftmaxDescent(Descent):
     def _field(self, group: int) -> Field | None:
         """Return log Z and its gradient for the rows of a group; None for one Gaussian that `StepParams` describe."""
         problem, index = self.problem, self.key_index
-        statistics, near = self.keys[problem.key_group[group]].statistics, None if index is None else index.near[group]
+        statistics = self.keys[problem.key_group[group]].statistics
         if index is None and problem.weight is None:
             return None
-        if index is None or self.strategy.normalizer == "gaussian":
-            return gaussian_field(statistics, problem.beta, dtype=self.current.dtype)
-        keys, weights = self.current[problem.key_rows(group)], problem.key_weights(group)
-        if near is None:
-            return exact_field(keys, weights, problem.beta)
-        return neighbor_field(statistics, keys, weights, near, problem.beta)
+        normalizer = GAUSSIAN if index is None else self.strategy.normalizer  # one Gaussian leads most of the way
+        assert normalizer.field is not None
+        vectors, near = self.current[problem.key_rows(group)], None if index is None else index.near[group]
+        return normalizer.field(AttendedKeys(statistics, vectors, problem.key_weights(group), problem.beta, near))
 
     def _params(
         self, group: int, field: Field | None, damping: float, rate: float | None, with_torque: bool

@@ -9,8 +9,11 @@ from typing import NamedTuple
 from ..kernels import SOFTMAX, Kernel
 from ..key_sketch import FittedKeys, Plan
 from ..logsum import LogSum
-from ..types import Array
+from ..types import Array, Field
 from . import estimates
+from .exact import exact_field
+from .mixture import gaussian_field
+from .neighbors import AttendedKeys, neighbor_field
 from .random_features import fourier_sums, positive_sums
 
 
@@ -43,6 +46,8 @@ class Normalizer(NamedTuple):
         Whether it needs an inverted index of the keys.
     feature_sums : callable or None
         ``(Y, weights, frequencies, beta) -> LogSum``: sums of random features over keys.
+    field : callable or None
+        ``AttendedKeys -> Field``: log Z with its gradient, for embeddings; None if the method has no gradient.
     """
 
     name: str
@@ -57,13 +62,25 @@ class Normalizer(NamedTuple):
     has_hash_index: bool = False
     has_cells: bool = False
     feature_sums: Callable[[Array, Array | None, Array, float], LogSum] | None = None
+    field: Callable[[AttendedKeys], Field] | None = None
 
     def is_defined_for(self, kernel: Kernel) -> bool:
         """Whether the method exists for a kernel."""
         return self.kernels is None or any(kernel is own for own in self.kernels)
 
 
-GAUSSIAN = Normalizer("gaussian", estimates.gaussian, estimates.mixture_cost, log_mass=estimates.mixture_masses)
+def exact_field_of(keys: AttendedKeys) -> Field:
+    """Return log Z and its gradient over all keys."""
+    return exact_field(keys.vectors, keys.weights, keys.beta, keys.with_self)
+
+
+GAUSSIAN = Normalizer(
+    "gaussian",
+    estimates.gaussian,
+    estimates.mixture_cost,
+    log_mass=estimates.mixture_masses,
+    field=lambda keys: gaussian_field(keys.statistics, keys.beta, dtype=keys.vectors.dtype),
+)
 CONTROL_VARIATE = Normalizer(
     "control_variate",
     estimates.control_variate,
@@ -81,6 +98,7 @@ NEIGHBORS = Normalizer(
     keeps_keys=True,
     uses_sample=True,
     has_cells=True,
+    field=lambda keys: exact_field_of(keys) if keys.near is None else neighbor_field(keys, keys.near),
 )
 RANDOM_FOURIER = Normalizer(
     "random_fourier",
@@ -100,6 +118,7 @@ EXACT = Normalizer(
     estimates.exact_masses,
     is_exact=True,
     keeps_keys=True,
+    field=exact_field_of,
 )
 
 NORMALIZERS = {

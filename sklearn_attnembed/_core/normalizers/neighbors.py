@@ -85,6 +85,30 @@ class NearKeys(NamedTuple):
     labels: Integers | None
 
 
+class AttendedKeys(NamedTuple):
+    """Keys as the normalizer of an embedding sees them.
+
+    Attributes
+    ----------
+    statistics : KeyStatistics
+    vectors : ndarray of shape (n_keys, d)
+    weights : ndarray of shape (n_keys,) or None
+    beta : float
+        1 / temperature.
+    near : NearKeys or None
+        Keys that queries sum one by one; None where all keys are summed.
+    with_self : bool
+        Whether to add the term of a query that is a key itself, and moves with it.
+    """
+
+    statistics: KeyStatistics
+    vectors: Array
+    weights: Array | None
+    beta: float
+    near: NearKeys | None = None
+    with_self: bool = False
+
+
 class FarKeys(NamedTuple):
     """Mass of a cluster without its near keys, and the terms of its gradient.
 
@@ -145,18 +169,9 @@ def _far_mass(
     return FarKeys(rest * value, weight * (level + slope * mean), weight * slope, level, slope, by_sample)
 
 
-def neighbor_field(
-    statistics: KeyStatistics,
-    keys: Array,
-    weights: Array | None,
-    near: NearKeys,
-    beta: float,
-    with_self: bool = False,
-) -> Field:
-    """Return the field of softmax attention with near keys summed exactly, the others by regression on a sample.
-
-    `with_self` is as in `exact_field`.
-    """
+def neighbor_field(attended: AttendedKeys, near: NearKeys) -> Field:
+    """Return the field of softmax attention with near keys summed exactly, the others by regression on a sample."""
+    statistics, keys, weights, beta, _, with_self = attended
     moments = scaled_moments(statistics, beta, keys.dtype)
     sampled = [keys[members] for members in near.sample]
     sample_weight = [np.ones(len(m)) if weights is None else weights[m] for m in near.sample]
