@@ -99,13 +99,14 @@ def _expected_log_weight(fitted: FittedEmbedding, embedding: Vectors, P: Any) ->
 
 def _log_z(fitted: FittedEmbedding, embedding: Vectors, n_jobs: int | None) -> Float64:
     """Return exact log Z over the keys with weight."""
-    log_f = fitted.kernel_function.log_value
-    kernel: Any = (lambda scores: np.exp(log_f(scores))) if fitted.is_by_pairs else fitted.kernel
+    kernel: Any = fitted.kernel
+    pairs = KERNELS[kernel].pairs
     return log_normalizer_exact(
         embedding,
         fitted.keys[fitted.active],
         key_weight=fitted.key_weight[fitted.active],
         kernel=kernel,
+        background=0.0 if pairs is None else pairs.background,
         temperature=fitted.temperature,
         n_jobs=n_jobs,
     )
