@@ -1,88 +1,125 @@
-"""The solver's pieces: single-query responses are minimisers, rotation is found, the gradient is one."""
+"""The solver loop: which start goes on, when it stops, and what it reports."""
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
-from scipy.optimize import minimize
+from numpy.testing import assert_array_equal
 
-from sklearn_attnembed._core import row_minimizers, softmax_objective, solver, sphere
-from sklearn_attnembed._core.normalizers.exact import exact_field
-from sklearn_attnembed._core.normalizers.mixture import gaussian_field
-from sklearn_attnembed._core.statistics import block_statistics, largest_variance
+from sklearn_attnembed._core.affinity_matrix import blocked
+from sklearn_attnembed._core.kernels import SOFTMAX
+from sklearn_attnembed._core.normalizers import GAUSSIAN
+from sklearn_attnembed._core.problem import Problem, Strategy
+from sklearn_attnembed._core.solver import Descent, Step, has_settled, minimize, uniform_loss
 
-RNG = np.random.default_rng(0)
-
-
-def on_sphere(objective, d, starts=20):
-    """The lowest value over the unit sphere that a general optimiser finds."""
-    rng = np.random.default_rng(1)
-    return min(minimize(lambda z: objective(z / np.linalg.norm(z)), rng.standard_normal(d)).fun for _ in range(starts))
+PROBLEM = Problem(blocked(np.eye(4), [slice(0, 2), slice(2, 4)]), None, [0, 0], [0], [4], np.full(4, 0.25), None,
+                  SOFTMAX, 1.0, 1)  # fmt: skip
+STRATEGY = Strategy(GAUSSIAN, 1, 1, None, None, 0)
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.3, 3.0, 100.0])
-def test_gaussian_response_is_the_global_minimum(strength):
-    rng = np.random.default_rng(0)
-    B = np.cov(rng.standard_normal((4, 30)) * np.array([[1], [2], [0.3], [0.5]])) * strength
-    C = rng.standard_normal((6, 4))
-    X = row_minimizers.gaussian_response(C, np.linalg.eigh(B))
-    assert_allclose(np.linalg.norm(X, axis=1), 1, rtol=1e-12)
-    for c, x in zip(C, X, strict=True):
-        best = on_sphere(lambda z, c=c: -c @ z + z @ B @ z / 2, 4)
-        assert -c @ x + x @ B @ x / 2 <= best + 1e-6
+class Halving(Descent):
+    """Vectors that are halved in each step; the loss is their size."""
+
+    def __init__(self, Y):
+        super().__init__(PROBLEM, STRATEGY, map, Y)
+        self.steps, self.rebuilt = [], []
+
+    def step(self, step, iteration):
+        self.loss, self.displacement = float(self.current.max()), float(self.current.max()) / 2
+        self.steps.append(iteration)
+        self.current *= 0.5
+
+    def rebuild_index(self, iteration):
+        self.rebuilt.append(iteration)
+
+    def latest(self):
+        return self.current
+
+    def best(self):
+        return self.current * 2
 
 
-def test_gaussian_response_without_force():
-    """No force, or none along the softest direction (the hard case): a unit vector all the same."""
-    B = np.diag([0.1, 1.0, 2.0])
-    X = row_minimizers.gaussian_response(np.array([[0.0, 0, 0], [0, 1e-3, 0]]), np.linalg.eigh(B))
-    assert_allclose(np.linalg.norm(X, axis=1), 1)
-    assert_allclose(np.abs(X[0]), [1, 0, 0])
-    assert_allclose(np.abs(X[1]), [np.sqrt(1 - (1e-3 / 0.9) ** 2), 1e-3 / 0.9, 0])
+class Plan:
+    """A schedule that rebuilds the index and goes on alone at given iterations, and stops at a loss."""
+
+    def __init__(self, rebuilds=(), single=100, least=0.0):
+        self.rebuilds, self.single, self.least, self.seen = rebuilds, single, least, []
+
+    def step(self, losses, displacement):
+        self.seen.append((list(losses), displacement))
+        return Step(rebuilds_index=len(losses) in self.rebuilds, is_single=len(losses) >= self.single)
+
+    def is_over(self, losses, displacement, uniform):
+        assert uniform == np.log(4)
+        return losses[-1] < self.least
 
 
-@pytest.mark.parametrize("beta", [2.0, 50.0])
-@pytest.mark.parametrize("kind", ["mixture", "exact"])
-def test_iterated_response_is_stationary(kind, beta):
-    """However sharp the attention is, each row ends where its own loss is stationary."""
-    rng = np.random.default_rng(0)
-    keys = rng.standard_normal((200, 4)) / 2
-    statistics = block_statistics(keys, None, np.arange(200) % 3, 3)
-    field = gaussian_field(statistics, beta) if kind == "mixture" else exact_field(keys, None, beta)
-    stiffness = beta * largest_variance(statistics)
-    C = rng.standard_normal((7, 4))
-    X = row_minimizers.iterated_response(C, sphere.unit_rows(C.copy()), field, stiffness)
-    force = C - field(X, slice(None))[1]
-    tangent = force - np.einsum("ij,ij->i", force, X)[:, None] * X
-    assert np.abs(tangent).max() < 1e-8
-    alone = np.vstack(
-        [row_minimizers.iterated_response(c, sphere.unit_rows(c.copy()), field, stiffness) for c in C[:, None]]
-    )
-    assert_allclose(alone, X, atol=1e-8)
+def run(plan, starts, max_iter=6, report=lambda *args: False):
+    made, begun = [], []
+    solution = minimize(lambda Y: made.append(Halving(Y)) or made[-1], plan, [np.full((4, 2), s) for s in starts],
+                        max_iter=max_iter, begin=lambda: begun.append(1), report=report)  # fmt: skip
+    return solution, made, len(begun)
 
 
-def test_rotation_is_found():
-    """Displacements of a rigid rotation give back its generator, whatever the shape of the cloud."""
-    rng = np.random.default_rng(0)
-    Y = rng.standard_normal((500, 5)) * np.array([2, 1, 1, 0.7, 0.4])
-    generator = rng.standard_normal((5, 5))
-    generator -= generator.T
-    found = softmax_objective.fitted_rotation(Y.T @ (Y @ generator), Y.T @ Y)
-    assert_allclose(found, generator, atol=0.1 * np.abs(generator).max())
-    assert_allclose(found, -found.T, atol=1e-12)
+def test_losses_are_those_of_the_best_start():
+    solution, made, begun = run(Plan(), [8.0, 4.0, 16.0])
+    assert solution.losses == [4.0, 2.0, 1.0, 0.5, 0.25, 0.125]
+    assert (solution.displacement, solution.converged, begun) == (0.0625, False, 6)
+    assert_array_equal(solution.vectors, 0.125)
+    assert all(descent.steps == list(range(6)) for descent in made)
+    assert solution.keys[0].statistics.mean[0, 0] == 0.125
 
 
-def test_settled_needs_a_flat_stretch():
-    assert not solver.has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.2], 1e-2, 5.0)
-    assert solver.has_settled([5.0, 4, 3, 2.5, 2.4, 2.399, 2.398, 2.3979], 1e-2, 5.0)
-    assert not solver.has_settled([1.0] * 20, 0, 1.0)
+def test_one_start_goes_on_alone():
+    plan = Plan(rebuilds=(3, 4), single=3)
+    solution, made, _ = run(plan, [8.0, 4.0])
+    assert [len(descent.steps) for descent in made] == [3, 6]
+    assert [descent.rebuilt for descent in made] == [[], [3, 4]]
+    assert plan.seen[0] == ([], np.inf)
+    assert plan.seen[2] == ([4.0, 2.0], 1.0)
+    assert len(solution.losses) == 6
 
 
-def test_damping_is_no_less_than_walks_can_swing():
-    """One step can have an eigenvalue of -1, longer averages cannot."""
-    floors = [
-        softmax_objective.smallest_damping(type("Problem", (), {"sizes": [5], "walk_length": length}))
-        for length in (1, 2, 3, 10)
-    ]
-    assert floors[0] == 1
-    assert np.all(np.diff(floors) < 0)
-    assert_allclose(floors[1], 1.2 * 0.5625, rtol=1e-4)
+def test_it_stops_where_the_schedule_says():
+    solution, made, _ = run(Plan(least=1.5), [4.0])
+    assert solution.converged
+    assert solution.losses == [4.0, 2.0, 1.0]
+    assert made[0].steps == [0, 1, 2]
+
+
+def test_a_report_can_stop_it():
+    seen = []
+
+    def report(iteration, loss, displacement, so_far):
+        solution = so_far()
+        seen.append((iteration, loss, displacement, solution))
+        return iteration == 1
+
+    solution = run(Plan(), [4.0], report=report)[0]
+    assert [entry[:3] for entry in seen] == [(0, 4.0, 2.0), (1, 2.0, 1.0)]
+    assert not solution.converged
+    assert_array_equal(seen[0][3].vectors, 2.0)  # a copy: later steps leave it alone
+    assert not seen[0][3].converged
+    assert_array_equal(seen[1][3].vectors, 1.0)
+
+
+def test_keys_of_blocks_are_merged():
+    Y = np.random.default_rng(0).standard_normal((4, 2))
+    keys = Halving(Y).keys
+    assert len(keys) == 1
+    np.testing.assert_allclose(keys[0].statistics.mean[0], Y.mean(axis=0))
+    np.testing.assert_allclose(keys[0].null_mean, Y.mean(axis=0))
+    assert uniform_loss(keys) == np.log(4)
+
+
+@pytest.mark.parametrize(
+    ("losses", "tol", "expected"),
+    [
+        ([5.0, 4, 3, 2.5, 2.4, 2.399, 2.2], 1e-2, False),
+        ([5.0, 4, 3, 2.5, 2.4, 2.399, 2.398, 2.3979], 1e-2, True),
+        ([1.0] * 20, 0, False),
+        ([1.0] * 3, 1e-2, False),
+        ([5.0, 1.0, 1.0, 1.0], 1e-2, True),
+        ([5.0, 1.0, 1.0, 0.9], 1e-2, False),
+    ],
+)
+def test_settled_needs_a_flat_stretch(losses, tol, expected):
+    assert has_settled(losses, tol, 5.0) == expected
