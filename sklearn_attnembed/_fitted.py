@@ -32,7 +32,7 @@ class FittedEmbedding(NamedTuple):
     kernel : str
     walk_length : int
     source : Source
-        Where affinities of queries come from.
+        Source of the affinities of queries.
     keys : ndarray of shape (n_keys, n_components)
     key_weight : ndarray of shape (n_keys,)
     active : ndarray of bool of shape (n_keys,)
@@ -40,13 +40,13 @@ class FittedEmbedding(NamedTuple):
     labels : ndarray of int of shape (n_keys,)
         Clusters of the keys, -1 for those without any affinity.
     row_model : Model
-        What new rows are embedded by.
+        Model that new rows are embedded by.
     column_model : Model or None
-        What new columns are embedded by, if columns are embedded.
+        Model that new columns are embedded by, if columns are embedded.
     sizes : list of int
         Number of rows and, if they are embedded, of columns.
     vectors : ndarray of shape (sum of sizes, n_components)
-        Where the solver ended, which a warm start begins with.
+        Vectors that the solver ended with, from which a warm start begins.
     row_sums : ndarray of shape (n_samples,) or None
         Sums of the training affinities that they were divided by, if columns are embedded.
     """

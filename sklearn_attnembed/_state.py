@@ -320,7 +320,7 @@ class _Layout(NamedTuple):
     kind : class
         Class of the estimator.
     entries : Group
-        What is in the file.
+        Content of the file.
     assemble : callable
         ``(estimator without attributes, entries by their place) -> attributes``.
     finish : callable

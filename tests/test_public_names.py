@@ -3,7 +3,9 @@
 import ast
 import importlib
 import inspect
+import io
 import re
+import tokenize
 import typing
 from pathlib import Path
 
@@ -26,6 +28,10 @@ EXCEPTIONS = {
 }
 # Checks that methods and properties need not pass, because their class has examples and related names.
 OF_METHODS = {"SA01": "See Also", "EX01": "Examples"}
+# Metaphors and British spellings, and descriptions that begin without a noun.
+METAPHORS = r"crowd|pull(?:s|ed)?|push(?:es|ed)?|is had|taking in|giving out|ledger|census"
+BRITISH = r"(?:un)?normalis\w+|\w*neighbour\w*|colour\w*|cent(?:re|red)s?|regularis\w+|minimis\w+|recognis\w+"
+UNCLEAR = re.compile(rf"\b(?i:{METAPHORS}|{BRITISH})\b|^ {{8,}}(?:Of|What|Where|As) ", re.MULTILINE)
 # Classes of optional packages, which annotations name by strings.
 FOR_CHECKERS = ["Axes", "BlockMask", "DataFrame"]
 
@@ -115,6 +121,24 @@ def test_docstring(name):
         if code not in EXCEPTIONS and (each == name or code not in OF_METHODS)
     ]
     assert not errors, "\n".join(errors)
+
+
+def _prose(path):
+    """Yield the docstrings and comments of a file."""
+    source = path.read_text(encoding="utf8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield ast.get_docstring(node, clean=False) or ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_words(path):
+    """Docstrings and comments use the words of the field, and descriptions begin with a noun."""
+    unclear = [f"{match[0].strip()} in {text[:60]!r}" for text in _prose(path) for match in UNCLEAR.finditer(text)]
+    assert not unclear, "\n".join(unclear)
 
 
 @pytest.mark.parametrize("name", NAMES)

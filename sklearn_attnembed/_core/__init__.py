@@ -1,1 +1,1 @@
-"""Pure functions on validated arrays: kernels, key statistics, normalisers, operators, solver."""
+"""Pure functions on validated arrays: kernels, statistics of keys, normalizers, affinity matrices, solver."""

@@ -44,11 +44,11 @@ def fit_vectors(
     is_warm : bool
         Whether `Y` comes from a former fit.
     max_iter, tol, n_init
-        As of the estimator.
+        Parameters of the estimator.
     run : callable
         Runs blocks on threads.
     begin, report : callable
-        As for `minimize`.
+        Arguments of `minimize`.
 
     Returns
     -------

@@ -63,7 +63,7 @@ class Kernel(NamedTuple):
     has_squared_features : bool
         Whether features of the squared score can represent the kernel, exactly or for small scores.
     pairs : PairTerms or None
-        What embedding by pairs needs; None if the kernel has no such embedding.
+        Functions that embedding by pairs needs; None if the kernel has no such embedding.
     """
 
     name: str

@@ -28,7 +28,7 @@ class Model(NamedTuple):
     targets : ndarray of shape (n_all_keys, d)
         The vectors that affinities lead to, averaged over walks: affinities times them attract a row.
     statistics : KeyStatistics
-        Of the keys.
+        Statistics of the keys.
     null_mean : ndarray of shape (d,)
         The mean that repels a row.
     beta : float
@@ -38,7 +38,7 @@ class Model(NamedTuple):
     weights : ndarray of shape (n_keys,) or None
         Weights of these keys.
     fingerprints : ndarray of shape (n_keys, 4) or None
-        Of the fitted rows, one for each of these keys, where queries and keys are of one kind.
+        Fingerprints of the fitted rows, one for each of these keys, where queries and keys are of one kind.
     n_exact : int
         Number of near keys that are summed exactly.
     cells : Cells or None

@@ -38,7 +38,7 @@ def gaussian_response(C: Array, spectrum: tuple[Array, Array]) -> Array:
         nu = np.where(moving, np.maximum(nu + change, tiny - b[0]), nu)  # a row at rest does not wait for the others
     X = C / (b + nu[:, None])
     missing = 1 - row_dots(X, X)
-    X[:, 0] += np.sqrt(np.where(missing > 1e-6, missing, 0))  # nothing pulls along the softest direction: the hard case
+    X[:, 0] += np.sqrt(np.where(missing > 1e-6, missing, 0))  # no force along the softest direction: the hard case
     return unit_rows(batchless_product(X, basis.T))
 
 

@@ -69,15 +69,15 @@ class SweepSums(NamedTuple):
     Attributes
     ----------
     loss : float
-        Of the surrogate loss, in nats.
+        Sum of the surrogate loss, in nats.
     displacement : float
-        Of the squared distance from each row to its proposal.
+        Sum of the squared distance from each row to its proposal.
     overshoot : float
-        Of the products of each displacement with the last one, reversed: positive where the step turned back.
+        Sum of the products of each displacement with the last one, reversed: positive where the step turned back.
     torque : ndarray of shape (d, d)
-        Of ``y (proposal - y)'``.
+        Sum of ``y (proposal - y)'``.
     keys : GroupKeys
-        Of the new rows.
+        Statistics of the new rows.
     """
 
     loss: float
@@ -126,7 +126,7 @@ def sweep_block(
     repulsion : tuple of float and array of shape (n, d), or None
         Sum of log Z over the rows, and its gradient divided by beta; None for one Gaussian, which `params` describe.
     out : tuple of arrays of shape (n, d), or None
-        Where the results go, in memory that is in the cache; the second may be `attraction`.
+        Arrays for the results, in memory that is in the cache; the second may be `attraction`.
     xp : module
         Namespace of the arrays.
     """
@@ -166,7 +166,7 @@ def key_sums(Y: Array, rows: RowWeights, xp: ModuleType = np) -> GroupKeys:
     """Return the statistics of a block of unit rows as keys, and their sum weighted by the null model.
 
     Products within a block stay in its own precision. On the sphere no mean is far from the origin, so nothing has to
-    be centred before it is multiplied.
+    be centered before it is multiplied.
     """
     weight, null = rows.shares[0, :], rows.shares[1, :]
     if rows.labels is not None:

@@ -206,7 +206,7 @@ def control_variate_estimate(
     scores : ndarray of shape (n, s)
         Scores of the queries with the sampled keys, which are sorted by cluster; overwritten.
     sample, sampling_weight : KeySample and ndarray of shape (s,)
-        As `split` returns them.
+        Result of `split`.
     kernel : Kernel
     moments : tuple of ndarray
         Weight of each cluster (kappa,), mean and variance of the scores in it (n, kappa).
