@@ -14,15 +14,14 @@ from ._core import affinity_matrix, parallel
 from ._core.kernels import KERNELS, SOFTMAX, Kernel, as_kernel, check_scores, with_background
 from ._core.logsum import log_difference
 from ._core.normalizers.exact import attention_rows, exact_attention
+from ._core.pairwise_objective import pair_scores
 from ._core.parallel import Runner, block_runner
+from ._core.statistics import group_sums
 from ._sklearn import Interval, StrOptions, check_array, check_key_weight, validate_params
 from ._sparse import canonical
 from ._typing import Float64, Integers, KernelLike, MatrixLike, Vectors
 
 __all__ = ["attention_cross_entropy", "attention_scores", "log_normalizer_exact", "relative_error"]
-
-# Pairs whose vectors are gathered at once.
-_PAIRS = 2**14
 
 _CONSTRAINTS = {
     "kernel": [StrOptions(set(KERNELS)), callable],
@@ -282,20 +281,14 @@ def _log_f_of_pairs(
 ) -> Callable[[slice], Vectors]:
     """Return ``sum_j P_ij log f(s_ij)`` of rows, pair by pair."""
     numbers, occupied = np.arange(P.shape[0])[chosen], np.flatnonzero(keys.any(axis=1))
+    keys = keys[occupied]
 
     def log_f(rows: slice) -> Vectors:
-        walk = total = P[numbers[rows]]
-        for _ in range(walk_length - 1):
-            walk = walk @ P
-            total = total + walk
-        pairs = sp.coo_array(total[:, occupied] / walk_length)
-        some = pairs.data > 0  # without affinity, a weight of zero is no loss
-        row, key, affinity = pairs.row[some], occupied[pairs.col[some]], pairs.data[some]
-        out, X = np.zeros(pairs.shape[0]), queries[rows]
-        for part in (slice(i, i + _PAIRS) for i in range(0, len(row), _PAIRS)):
-            scores = beta * np.einsum("ij,ij->i", X[row[part]], keys[key[part]])
-            out += np.bincount(row[part], affinity[part] * kernel.log_value(scores), len(out))
-        return out
+        walked = affinity_matrix.walked_rows(P[numbers[rows]], [P], walk_length)
+        pairs = sp.csr_array(walked[:, occupied])
+        pairs.eliminate_zeros()  # a weight of zero is no loss without affinity
+        row, scores = pair_scores(pairs, queries[rows], keys)
+        return group_sums(row, pairs.data * kernel.log_value(beta * scores), pairs.shape[0])
 
     return log_f
 
