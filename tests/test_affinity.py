@@ -18,14 +18,14 @@ every = pytest.mark.parametrize("weighting", WEIGHTINGS)
 
 
 def graph(*rows, width=6):
-    """A graph of distances, every entry explicit."""
+    """A graph of distances with explicit entries only."""
     indptr = np.cumsum([0] + [len(row) for row in rows])
     indices = np.concatenate([np.arange(len(row)) for row in rows])
     return sp.csr_array((np.concatenate(rows).astype(float), indices, indptr), shape=(len(rows), width))
 
 
 def test_biweight_up_to_the_next_neighbour():
-    """Of five neighbours two count, the third marks the bandwidth, the rest is cut."""
+    """Two of five neighbors get weights, the third is the edge, and the others are ignored."""
     weights = neighbor_affinity(
         graph([3.0, 0.0, 1.0, 2.0, 9.0], [4.0, 5.0, 1.0, 2.0], [0.0, 2.0, 1.0]), n_neighbors=2, weighting="biweight"
     )
@@ -50,7 +50,7 @@ def test_equidistant_and_coincident_neighbours_count_alike():
 
 
 def test_ties_at_the_edge_do_not_matter():
-    """The last neighbour, whichever of the tied ones it is, has hardly any weight."""
+    """The last one of tied neighbors, whichever it is, has hardly any weight."""
     one = neighbor_affinity(graph([0.0, 1, 2, 2]), n_neighbors=2).toarray()
     other = neighbor_affinity(graph([0.0, 1, 2.0000001, 2]), n_neighbors=2).toarray()
     assert_allclose(one, other, atol=1e-6)
@@ -74,39 +74,39 @@ def test_random_walk_and_teleport():
 # Weightings ----------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def points():
-    """Points in the plane, densely here and thinly there."""
+    """Points in the plane, with varying density."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((300, 2)) * np.exp(rng.standard_normal((300, 1)))
 
 
 def distances_of(points, n_neighbors=16, keys=None):
-    """To themselves first; of queries to keys."""
+    """Distances between points, and those of queries to keys."""
     if keys is None:
         return kneighbors_graph(points, n_neighbors, mode="distance", include_self=True)
     return KNeighborsTransformer(n_neighbors=n_neighbors - 1, mode="distance").fit(keys).transform(points)
 
 
 def weigh(*rows, n_neighbors=None, scale=None, width=8, **params):
-    """Weights of rows of distances, side by side; of "self_tuning" with keys of one scale."""
+    """Compute the weights of rows of distances, with keys of scale one for "self_tuning"."""
     if params.get("weighting") == "self_tuning":
         params["key_scale"] = np.full(width, 1.0 if scale is None else scale)
     return neighbor_affinity(graph(*rows, width=width), n_neighbors or max(map(len, rows)) - 1, **params).toarray()
 
 
 def embedding(**params):
-    """A few iterations, whatever the data."""
+    """An estimator with a few iterations."""
     return AttentionEmbedding(4, **{"max_iter": 6, "tol": 0, "random_state": 0, **params})
 
 
 def effective_number(weights):
-    """Perplexity of rows of weights."""
+    """Compute the perplexity of rows of weights."""
     share = weights / weights.sum(axis=1, keepdims=True)
     return np.exp(-np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1))
 
 
 @pytest.mark.parametrize("perplexity", [2, 5.5, 10])
 def test_perplexity_is_reached_where_neighbours_are_many(perplexity, points):
-    """The ramp at the end then hardly takes any weight away, but from the outermost points."""
+    """With many neighbors the tapering takes hardly any weight, except for the outermost points."""
     weights = neighbor_affinity(distances_of(points, 101), 100, perplexity=perplexity).toarray()
     assert_allclose(np.median(effective_number(weights)), perplexity, rtol=1e-4)
     assert_allclose(effective_number(weights), perplexity, rtol=0.1)
@@ -123,7 +123,7 @@ def test_perplexity_is_a_third_of_the_neighbours_unless_given(points):
 
 
 def test_gaussians_of_perplexity():
-    """Below the ramp log weights are linear in squared distances, whatever the dimension of the data."""
+    """Before the tapering, log weights are linear in squared distances, in any dimension."""
     r = np.linspace(0, 3, 31)
     (weights,) = weigh(r, n_neighbors=30, perplexity=6, width=31)
     slope = np.diff(np.log(weights[:20])) / np.diff(r[:20] ** 2)
@@ -139,7 +139,7 @@ def test_extreme_perplexities_leave_the_nearest_alone_or_all_alike():
 
 
 def test_self_tuning_is_its_formula(points):
-    """Up to where the ramp begins; scales are distances to the seventh neighbour."""
+    """Before the tapering, weights follow the formula with distances to the seventh neighbor as scales."""
     distances = distances_of(points, 16)
     full = np.sort(np.linalg.norm(points[:, None] - points, axis=2), axis=1)
     scale = full[:, 7]
@@ -163,7 +163,7 @@ def test_self_tuning_of_queries_wants_the_scales_of_the_keys(points):
     r = np.linalg.norm(queries[weights.row] - keys[weights.col], axis=1)
     below = r <= full[weights.row, 10]
     expected = np.exp(-(r**2) / (full[weights.row, 7] * key_scale[weights.col]))
-    ratio = (weights.data / expected)[below].reshape(100, 11)  # rows are divided by their sums anyway
+    ratio = (weights.data / expected)[below].reshape(100, 11)  # rows are divided by their sums in any case
     assert_allclose(ratio, np.tile(ratio[:, :1], 11))
     with pytest.raises(ValueError, match=r"needs key_scale, .* its shape is \(100, 200\). Pass key_scale=local_scale"):
         neighbor_affinity(distances, 15, weighting="self_tuning")
@@ -233,7 +233,7 @@ def test_unit_of_distance_does_not_matter_with_ties(weighting, row, scale):
     ids=str,
 )
 def test_ties_at_the_edge_may_be_broken_either_way(weighting, row):
-    """Weights are continuous: hardly any data can tell equal distances from almost equal ones."""
+    """Weights are continuous, so equal and almost equal distances give almost equal weights."""
     tied = weigh(row, weighting=weighting)
     for place in (3, 4, 5):
         nudged = np.array(row)
@@ -244,7 +244,7 @@ def test_ties_at_the_edge_may_be_broken_either_way(weighting, row):
 
 @every
 def test_rows_do_not_see_each_other(weighting):
-    """Rows of different length and of none."""
+    """Rows of different lengths, also empty ones, do not affect each other."""
     rows = [[2.0, 1, 4, 3, 7, 9, 8], [0.5, 0.7], [], [3.0], [1.0, 1.1, 1.3, 1.2]]
     together = weigh(*rows, n_neighbors=5, weighting=weighting)
     assert not together[2].any()
@@ -290,7 +290,7 @@ def test_whole_numbers_are_distances_too(weighting):
 
 @every
 def test_farther_neighbours_are_cut(weighting, points):
-    """And the order of entries in a row does not matter."""
+    """Neighbors beyond the edge are ignored, and so is the order of entries in a row."""
     few, many = distances_of(points, 16), distances_of(points, 40).tocoo()
     shuffled = np.random.default_rng(0).permutation(many.nnz)
     many = sp.coo_array((many.data[shuffled], (many.row[shuffled], many.col[shuffled])), many.shape).tocsr()
@@ -303,7 +303,7 @@ def test_farther_neighbours_are_cut(weighting, points):
 
 @every
 def test_input_stays(weighting):
-    """Though its rows, of different length, have to be put in order."""
+    """The input is not changed, although rows of different lengths have to be sorted."""
     distances = graph([3.0, 0, 1], [4.0, 1, 2, 0], [5.0])
     before = distances.copy()
     neighbor_affinity(distances, 2, weighting=weighting, key_scale=np.ones(6))
@@ -312,7 +312,7 @@ def test_input_stays(weighting):
 
 
 def split(matrix):
-    """Every entry as two that add up to it, in no order, with 64-bit indices."""
+    """Split every entry into two, shuffled, with 64-bit indices."""
     matrix = sp.csr_array(matrix)
     order = np.concatenate([np.tile(np.arange(a, b), 2)[::-1] for a, b in pairwise(matrix.indptr)]).astype(int)
     out = sp.csr_array(matrix.shape)
@@ -345,7 +345,7 @@ def test_split_entries_add_up(weighting, points):
     ids=["one", "some", "last two"],
 )
 def test_empty_rows_come_first(rows, weighting):
-    """Also where no more than the last two entries are out of order."""
+    """Empty rows come first even if only the last two entries are out of order."""
     n_empty = rows.count([])
     weights = weigh(*rows, n_neighbors=2, weighting=weighting)
     assert not weights[:n_empty].any()
@@ -388,7 +388,7 @@ def test_a_graph_whose_indices_are_out_of_range(function):
 @pytest.mark.parametrize("affinity", ["nearest_neighbors", "precomputed_nearest_neighbors"])
 @pytest.mark.parametrize("normalizer", ["gaussian", "exact", "neighbors"])
 def test_fit_transform_equals_transform(weighting, normalizer, affinity, digits):
-    """Of data with many ties too: digits in three shades of grey."""
+    """Digits in three shades of gray have many ties."""
     form = np.asarray if affinity == "nearest_neighbors" else distances_of
     for X in (form(digits[0][:120]), form(np.round(2 * digits[0][:120]))):
         model = embedding(affinity=affinity, weighting=weighting, normalizer=normalizer, n_exact=20).fit(X)
@@ -400,7 +400,7 @@ def test_fit_transform_equals_transform(weighting, normalizer, affinity, digits)
 @every
 @pytest.mark.parametrize("n_neighbors", [15, 16, 30])
 def test_graph_of_a_pipeline_is_that_of_the_built_in_search(weighting, n_neighbors, digits):
-    """Of as many neighbours as are wanted, or more; without ties, which "uniform" cannot stand."""
+    """The graph may have more neighbors than necessary. There are no ties, which "uniform" breaks arbitrarily."""
     X = digits[0][:160] + np.random.default_rng(0).normal(scale=1e-3, size=(160, 64))
     pipeline = make_pipeline(
         KNeighborsTransformer(n_neighbors=n_neighbors, mode="distance"),
@@ -434,7 +434,7 @@ def test_weightings_differ(digits):
 
 
 def test_fitted_on_affinities_averaged_with_their_transpose(digits):
-    """Both ways, a point attends to those it is near to; a new point to its own neighbours alone."""
+    """Training points also attend to points that they are neighbors of; new points to their own neighbors only."""
     X = digits[0][:120]
     weights = neighbor_affinity(distances_of(X), 15)
     P = sp.csr_array(weights / weights.sum(axis=1)[:, None])

@@ -1,4 +1,4 @@
-"""Bad input by table: every error names what, the rule, the value and the remedy, before any work."""
+"""Invalid input: every error names the argument, the rule, the value and the remedy, before any computation."""
 
 import numpy as np
 import pytest

@@ -48,7 +48,7 @@ AFFINITIES = pytest.mark.parametrize(
     "affinity", ["nearest_neighbors", "precomputed", "precomputed_nearest_neighbors", "bipartite", rbf_kernel], ids=str
 )
 
-# Of few rows and at low temperatures a Gaussian is out of its depth, and says so: not what is tested here.
+# A Gaussian fails for few rows at low temperatures and warns, which is not what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.exceptions.ConvergenceWarning")
 
 
@@ -66,7 +66,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.excep
     ids=str,
 )
 def test_transform(affinity, params, digits, graph, counts):
-    """Of the training rows it is the embedding; of one row at a time or in another order it is the same."""
+    """The training rows get the embedding, also one at a time or in another order."""
     X = training_data(affinity, digits, graph, counts)
     model = embedding(affinity, max_iter=300, **params).fit(X)
     vectors = model.transform(X)
@@ -78,7 +78,7 @@ def test_transform(affinity, params, digits, graph, counts):
 
 
 def test_one_set_of_vectors(graph):
-    """At convergence the response to the keys is the keys."""
+    """At convergence the vectors that are optimal given the keys are the keys."""
     model = embedding(tol=1e-7, max_iter=2000).fit(graph[0])
     assert model.converged_
     assert np.sqrt(np.mean(np.sum(np.square(model.embedding_ - model.key_embedding_), axis=1))) < 0.05
@@ -93,7 +93,7 @@ def test_fit_transform_is_fit_then_transform(digits):
 
 
 def test_neighbors_graph_is_neighbors(digits):
-    """KNeighborsTransformer in a pipeline gives what the built-in search gives, on new points too."""
+    """KNeighborsTransformer in a pipeline gives the result of the built-in search, also for new points."""
     X, _ = digits
     pipeline = make_pipeline(
         KNeighborsTransformer(mode="distance", n_neighbors=15), embedding("precomputed_nearest_neighbors")
@@ -187,7 +187,7 @@ def test_permuted_queries_are_permuted_vectors(graph):
 
 # Limits and the exact twin -------------------------------------------------------------------------------
 def test_surrogate_finds_the_exact_optimum(graph):
-    """At temperature 1, by the exact objective of both solutions."""
+    """At temperature 1 both solutions have the same exact objective."""
     A, _ = graph
     losses = {
         normalizer: attention_cross_entropy(
@@ -199,7 +199,7 @@ def test_surrogate_finds_the_exact_optimum(graph):
 
 
 def test_loss_curve_is_the_loss(graph):
-    """The first loss of a warm start is that of the vectors before, by definition, with the exact normaliser."""
+    """The first loss of a warm start is the exact loss of the vectors it starts from."""
     A, _ = graph
     model = embedding(normalizer="exact", temperature=1.0, max_iter=3, tol=0, warm_start=True).fit(A)
     Y = model.key_embedding_
@@ -209,7 +209,7 @@ def test_loss_curve_is_the_loss(graph):
 
 @pytest.mark.parametrize("key_weight", ["uniform", "degree"])
 def test_loss_of_the_gaussian_is_the_loss(key_weight, graph):
-    """Known from second moments alone where keys weigh the same, row by row where not: the same loss."""
+    """The loss is computed from second moments for equal key weights, and row by row otherwise."""
     A, _ = graph
     model = embedding(temperature=1.0, max_iter=3, tol=0, warm_start=True, key_weight=key_weight).fit(A)
     Y, P = model.key_embedding_, A / A.sum(axis=1)[:, None]
@@ -238,7 +238,7 @@ def test_accelerated_needs_fewer_iterations(graph):
 
 @pytest.mark.parametrize("normalizer", ["exact", "neighbors"])
 def test_own_key_does_not_push_its_row_away(normalizer, hubs):
-    """At a sharp temperature the vectors of the training rows are as good as the keys themselves."""
+    """At a low temperature the vectors of the training rows are as good as the keys."""
     model = embedding(normalizer=normalizer, temperature=1 / 16, max_iter=300).fit(hubs)
     ours, keys = (
         attention_cross_entropy(hubs, X, temperature=1 / 16) for X in (model.embedding_, model.key_embedding_)
@@ -266,7 +266,6 @@ def test_nothing_collapses(name, walk_length, temperature):
     model = embedding(n_components=8, walk_length=walk_length, temperature=temperature).fit(GRAPHS[name])
     assert np.all(np.isfinite(model.embedding_))
     # "two components" can be told apart by a single direction
-    # "two components" can be told apart by a single direction
     assert effective_dimension(model.key_embedding_) > (1 if name == "two components" else 3)
 
 
@@ -274,7 +273,7 @@ def test_nothing_collapses(name, walk_length, temperature):
 @pytest.mark.parametrize("temperature", [1.0, 1 / 4, 1 / 64])
 @pytest.mark.parametrize("walk_length", [1, 2, 3, 10])
 def test_star(walk_length, temperature):
-    """Leaves have one and the same row, so one and the same vector; the keys do not all fall into one."""
+    """Leaves have the same affinities, and so the same vector, but the keys do not collapse."""
     star = sp.csr_array((np.ones(49), (np.zeros(49, int), np.arange(1, 50))), shape=(50, 50))
     model = embedding(walk_length=walk_length, temperature=temperature).fit(star + star.T)
     assert_allclose(model.embedding_[1:], np.tile(model.embedding_[1], (49, 1)), atol=1e-9)
@@ -282,7 +281,7 @@ def test_star(walk_length, temperature):
 
 
 def test_weak_relations_are_not_sent_to_one_place():
-    """Each row of a complete graph says next to nothing, but not the same."""
+    """The rows of a complete graph are nearly uniform, but differ."""
     vectors = embedding(n_components=8).fit_transform(GRAPHS["complete"])
     assert effective_dimension(vectors) > 3
 
@@ -290,7 +289,7 @@ def test_weak_relations_are_not_sent_to_one_place():
 # Near keys -------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def communities():
-    """A graph of more nodes than are summed exactly when few are."""
+    """A graph with too many nodes to sum over all of them."""
     return make_block_model(900, 12, mean_degree=15, mixing=0.2, random_state=1)[0].astype(np.float32)
 
 
@@ -298,7 +297,7 @@ def communities():
 @pytest.mark.parametrize("params", [{}, {"n_clusters": 3}, {"key_weight": "degree"}], ids=str)
 @pytest.mark.parametrize(("temperature", "rtol"), [(1 / 4, 5e-3), (1 / 16, 1e-2)])
 def test_neighbors_find_what_exact_finds(params, temperature, rtol, communities):
-    """By the exact objective, where one Gaussian is far from it."""
+    """The exact objective is compared at a temperature where one Gaussian fails."""
     objective = {}
     for normalizer in ("exact", "neighbors", "gaussian"):
         model = embedding(normalizer=normalizer, temperature=temperature, walk_length=3, max_iter=40, tol=0, **params)
@@ -308,7 +307,7 @@ def test_neighbors_find_what_exact_finds(params, temperature, rtol, communities)
 
 
 def test_neighbors_of_a_table(counts):
-    """Both sides of a table have near keys of their own."""
+    """Rows and columns of a table both have nearest keys."""
     X = np.random.default_rng(0).poisson(np.kron(np.eye(4), np.ones((60, 70))) + 0.05).astype(float)
     model = embedding("bipartite", normalizer="neighbors", n_exact=20, walk_length=2).fit(X)
     assert model.embedding_.shape == (240, 16)
@@ -329,7 +328,7 @@ def test_warm_start_goes_on(graph):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:1 of 200 rows:UserWarning")
 def test_warm_start_with_new_rows(graph):
-    """Rows that were there start where they ended, new ones at random; so for rows and columns of a table."""
+    """Known rows and columns start from their last vectors, and new ones at random."""
     A, _ = graph
     model = embedding(warm_start=True, max_iter=1, tol=0).fit(A[:200, :200])
     before = model.key_embedding_
@@ -361,7 +360,7 @@ def test_callbacks(normalizer, graph, watcher_class):
 
 def test_callback_stops_early(graph, watcher_class):
     pytest.importorskip("sklearn.callback")
-    model = embedding().set_callbacks(watcher_class(last=2)).fit(graph[0])  # without a warning
+    model = embedding().set_callbacks(watcher_class(last=2)).fit(graph[0])  # warnings are errors
     assert model.n_iter_ == 3
     assert not model.converged_
 
@@ -489,7 +488,7 @@ def test_isolated_rows_are_zero_and_left_out(graph):
 
 
 def test_sinks_and_those_who_lead_to_nothing_else():
-    """1 leads to the sink 2 alone: it has an affinity, so it is not isolated and has a vector."""
+    """Node 1 leads only to the sink 2. It has an affinity, so it is not isolated and has a vector."""
     A = sp.csr_array(([1.0, 1, 1, 1, 1], ([0, 0, 1, 3, 4], [1, 3, 2, 4, 0])), shape=(5, 5))
     with pytest.warns(UserWarning, match="1 of 5 rows"):
         model = embedding(max_iter=5, tol=0).fit(A)
@@ -508,7 +507,7 @@ def test_bipartite_embeds_both_sides(counts):
 
 
 def test_new_columns(counts):
-    """Columns seen in fit, given again as new ones, come out next to where they were; each knows of no other."""
+    """Columns of fit that are embedded again get nearly the same vectors, independently of each other."""
     model = embedding("bipartite", n_components=8, temperature=1.0, tol=1e-4, max_iter=500).fit(counts)
     again = model.transform_keys(counts)
     assert np.sum(again * model.key_embedding_, axis=1).min() > 0.95
@@ -554,7 +553,7 @@ def test_n_neighbors_is_clipped_with_a_warning(digits):
 
 @pytest.mark.parametrize("affinity", ["nearest_neighbors", "precomputed", "bipartite"])
 def test_inputs_are_not_modified(affinity, digits, graph, counts):
-    """The fixtures refuse to be written to; copies that could be written to are not."""
+    """Neither read-only fixtures nor writable copies of them change."""
     X = training_data(affinity, digits, graph, counts)
     embedding(affinity).fit_transform(X)
     writeable = X.copy()
@@ -641,7 +640,7 @@ def test_finds_communities(graph):
 # What was fitted ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("affinity", ["precomputed", "bipartite", "nearest_neighbors"])
 def test_parameters_set_after_fit_wait_for_the_next_fit(affinity, digits, graph, counts):
-    """Every method goes on with the parameters that the model was fitted with."""
+    """Every method uses the parameters that the model was fitted with."""
     X = training_data(affinity, digits, graph, counts)
 
     def answers(model):
@@ -665,7 +664,7 @@ def test_parameters_set_after_fit_wait_for_the_next_fit(affinity, digits, graph,
 @pytest.mark.parametrize("n_clusters", [1, 3])
 @pytest.mark.filterwarnings("ignore:.* rows have no affinity")
 def test_rows_without_affinity_change_nothing(n_clusters, normalizer, graph):
-    """Vectors and losses are the same to the bit, however many such rows follow."""
+    """Vectors and losses are the same to the bit, however many rows without affinity follow."""
     A, n = graph[0], graph[0].shape[0]
     model = embedding(normalizer=normalizer, temperature=0.5, n_clusters=n_clusters)
     alone, padded = (clone(model).fit(X) for X in (A, sp.block_diag([A, sp.csr_array((700, 700))]).tocsr()))
@@ -712,7 +711,7 @@ def test_rows_do_not_see_each_other(params, digits):
 
 
 def test_twins_are_one_row(graph):
-    """Rows of the same affinities get the same vector, whatever the last bits of their products say."""
+    """Rows with the same affinities get the same vector, whatever the rounding of their products."""
     A = graph[0].toarray()
     twice = np.r_[np.arange(len(A)), np.arange(0, len(A), 2)]
     model = embedding(normalizer="exact", temperature=0.1).fit(A[np.ix_(twice, twice)])
@@ -738,7 +737,7 @@ def test_twins_are_one_row(graph):
     ids=str,
 )
 def test_impossible_losses_are_not_converged(affinity, params, digits, graph, counts):
-    """No cross entropy is below the entropy of its targets: what comes of log Z out of its depth is said."""
+    """A loss below the entropy of the affinities comes from a wrong log Z, and is reported."""
     X = training_data(affinity, digits, graph, counts)
     with pytest.warns(ConvergenceWarning, match="which is impossible"):
         model = embedding(affinity, n_components=64, temperature=0.05, **params).fit(X)
@@ -765,7 +764,7 @@ def test_no_power_of_degrees_overflows(parameter, power, size, graph):
 @pytest.mark.parametrize("parameter", ["null_model", "key_weight"])
 @pytest.mark.filterwarnings("ignore:.* rows have no affinity")
 def test_degrees_of_rows_that_nobody_leads_to(parameter):
-    """Users lead to items, which lead nowhere."""
+    """Users lead to items, which lead to no node."""
     A = np.zeros((7, 7))
     A[:4, 4:] = 1
     with pytest.raises(ValueError, match=rf"{parameter}='degree' needs degrees, but no row .* affinity='bipartite'"):
@@ -784,7 +783,7 @@ def test_n_clusters_is_clipped_with_a_warning(affinity, graph, counts):
 
 @pytest.mark.filterwarnings("ignore:.* rows have no affinity")
 def test_keys_without_weight_have_no_likelihood():
-    """Nothing can attend to a node that has no affinity itself, so what leads there is left out of the score."""
+    """A node without affinities gets no attention, so affinities to it are left out of the score."""
     A = np.array([[0.0, 1, 1], [1, 0, 1], [0, 0, 0]])
     model = embedding(n_components=2).fit(A)
     attention = model.attention_scores()
@@ -822,7 +821,7 @@ def test_no_rows_and_rows_by_mask(graph):
 
 @pytest.mark.parametrize("affinity", ["precomputed", "bipartite", "nearest_neighbors", "precomputed_nearest_neighbors"])
 def test_split_entries_add_up(affinity, digits, graph, counts):
-    """Entries at one place are summed, however the arrays were made; and the input stays as it is."""
+    """Entries at the same place are summed, and the input is not changed."""
     whole = sp.csr_array(training_data(affinity, digits, graph, counts))
     twice = np.repeat(np.arange(whole.nnz), 2)
     split = sp.csr_array(whole.shape)
@@ -853,7 +852,7 @@ def test_long_indices_with_any_metric(digits):
 
 
 def test_no_bit_of_distances_depends_on_batch_or_ties(digits):
-    """Integers have many ties, of which scikit-learn's search returns any."""
+    """Points with integer coordinates have many ties, which scikit-learn's search breaks arbitrarily."""
     X = np.round(digits[0] * 16)
     model = embedding("nearest_neighbors").fit(X)
     vectors, table = model.transform(X), model.explain_rows(X).sort_values("row", ignore_index=True)
@@ -864,7 +863,7 @@ def test_no_bit_of_distances_depends_on_batch_or_ties(digits):
 
 
 def test_no_key_with_affinities_is_without_weight():
-    """Powers of degrees may be beyond the smallest number: a likelihood would be above that of certainty."""
+    """Powers of degrees that underflow must not give a likelihood above one."""
     A = np.diag([2.0, 1.0])
     model = embedding("bipartite", key_weight=5000.0).fit(A)
     assert (model.key_weight_ > 0).all()
@@ -888,7 +887,7 @@ def test_squares_beyond_float32_are_no_warning():
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("normalizer", ["gaussian", "neighbors", "exact"])
 def test_every_row_with_affinities_has_a_vector(normalizer):
-    """In tables however small, in one dimension too, where pulls and pushes may cancel."""
+    """Small tables in few dimensions, where attraction and repulsion may cancel, have no zero vectors."""
     rng = np.random.default_rng(0)
     for seed in range(60):
         X = (rng.random(rng.integers(2, 7, 2)) < 0.5) * rng.choice([1.0, 1.0, 2.0])

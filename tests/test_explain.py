@@ -21,27 +21,27 @@ from sklearn_attnembed.affinity import neighbor_affinity
 from sklearn_attnembed.datasets import make_block_model
 from sklearn_attnembed.metrics import attention_cross_entropy, log_normalizer_exact
 
-# Of few rows and at low temperatures a Gaussian is out of its depth, and says so: not what is tested here.
+# A Gaussian fails for few rows at low temperatures and warns, which is not what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.exceptions.ConvergenceWarning")
 
 
 # Inputs and models ------------------------------------------------------------------------------------------
 def _frozen(X):
-    """Refuse to be written to."""
+    """Return an array or sparse matrix that cannot be written to."""
     for part in (X.data, X.indices, X.indptr) if sp.issparse(X) else (X,):
         part.flags.writeable = False
     return X
 
 
 def _directed(n):
-    """Links of unlike weight in one direction, and to the next sample."""
+    """A directed graph with different weights, in which each sample has a link to the next."""
     rng = np.random.default_rng(0)
     A = np.triu(rng.random((n, n)) < 0.15, 1) * rng.integers(1, 5, (n, n)) + 2 * np.roll(np.eye(n), 1, axis=1)
     return A.astype(np.float64)
 
 
 def _table():
-    """Counts of two tastes, and a last column that nobody has."""
+    """Counts of two groups of users, and an empty last column."""
     rng = np.random.default_rng(0)
     return np.c_[rng.poisson(0.3 + 2 * np.kron(np.eye(2), np.ones((18, 12)))) + np.eye(36, 24), np.zeros(36)]
 
@@ -93,7 +93,7 @@ def embedding(**params):
 
 @cache
 def fitted(name, **others):
-    """A model whose arrays refuse to be written to."""
+    """A fitted model whose arrays cannot be written to."""
     params, X = CASES[name]
     model = embedding(**params, **others).fit(X)
     for array in (model.embedding_, model.key_embedding_, model.key_weight_, model.affinity_matrix_):
@@ -112,7 +112,7 @@ def stochastic(A):
 
 
 def affinities_by_hand(name):
-    """Of the training samples, rows that sum to one."""
+    """Affinities of the training samples, with rows that sum to one."""
     params, X = CASES[name]
     if params["affinity"] == "nearest_neighbors":
         graph = KNeighborsTransformer(n_neighbors=8).fit_transform(X)  # the point itself is the ninth
@@ -123,7 +123,7 @@ def affinities_by_hand(name):
 
 
 def step_by_hand(name):
-    """What a walk of one more step multiplies by."""
+    """The matrix that a walk is multiplied by for one more step."""
     P = affinities_by_hand(name)
     if name.startswith("table"):
         return stochastic(dense(CASES[name][1]).T) @ P
@@ -151,7 +151,7 @@ def log_attention_by_hand(model, queries=None):
 
 
 def minus_times(P, log_a):
-    """``-P log a``, zero where P is, as a limit."""
+    """``-P log a``, with zero where P is zero."""
     return -P * np.where(P > 0, log_a, 0)
 
 
@@ -452,7 +452,7 @@ def test_keys_without_affinity_are_in_no_cluster():
     table = model.explain_clusters()
     assert -1 not in set(table["cluster"])
     assert table["n_keys"].sum() == 24
-    labels = np.r_[np.zeros(24, int), 9]  # of the column that nobody has
+    labels = np.r_[np.zeros(24, int), 9]  # of the empty column
     assert model.explain_clusters(labels=labels)["cluster"].tolist() == [0]
 
 

@@ -1,4 +1,4 @@
-"""What the displays draw: numbers, order, names and whether they can be read."""
+"""Displays: the numbers, their order, and names that can be read."""
 
 import sys
 from itertools import combinations
@@ -28,13 +28,13 @@ from sklearn_attnembed.inspection import (
 
 @pytest.fixture(scope="module")
 def model(graph):
-    """Of a graph of four communities."""
+    """An embedding of a graph with four communities."""
     return AttentionEmbedding(8, affinity="precomputed", random_state=0).fit(graph[0])
 
 
 @pytest.fixture(scope="module")
 def large():
-    """Six hundred samples, more than a heat map shows, and their communities."""
+    """An embedding of six hundred samples, more than a heat map shows, and their communities."""
     A, y = make_block_model(600, 4, mean_degree=20, random_state=0)
     return AttentionEmbedding(8, affinity="precomputed", random_state=0).fit(A), y
 
@@ -69,7 +69,7 @@ def texts_of(ax):
 
 
 def overlapping(texts):
-    """Pairs of texts of which one is drawn over the other."""
+    """Return the pairs of texts that overlap."""
     boxes = {text.get_text(): text.get_window_extent() for text in texts}
     return [pair for pair in combinations(boxes, 2) if boxes[pair[0]].overlaps(boxes[pair[1]])]
 
@@ -145,7 +145,7 @@ def test_heat_map_is_attention_in_the_order_of_clusters(model, graph, ax):
     assert_array_equal(display.key_labels, np.sort(y))
     image = ax.images[0].get_array()
     assert_allclose(image, display.attention * n, err_msg="in units of uniform attention")
-    # The same rows and columns, those of a cluster together: each picture element is some pair's.
+    # Rows and columns are the same, in the order of clusters, and each element is that of one pair.
     for a in range(4):
         for b in range(4):
             part = display.attention[np.ix_(display.query_labels == a, display.key_labels == b)]
@@ -203,7 +203,7 @@ def test_more_keys_than_picture_elements_are_summed(large, ax):
     assert np.sum(display.key_sizes) == 600
     assert_allclose(display.attention.sum(axis=1), 1)
     assert_allclose(ax.images[0].get_array(), display.attention / (display.key_sizes / 600))
-    # Clusters are of 150 keys, which is 100 columns: none of these holds keys of two.
+    # Each cluster of 150 keys takes 100 columns, so no column has keys of two clusters.
     shown = np.stack([display.attention[:, display.key_labels == k].sum(axis=1) for k in range(4)], axis=1)
     whole = model.attention_scores() @ (y[:, None] == np.arange(4))
     for cluster, row in zip(display.query_labels, shown, strict=True):

@@ -1,4 +1,4 @@
-"""Fits that fail, or are interrupted anywhere, leave the estimator as it was; fits that succeed leave nothing stale."""
+"""Failed and interrupted fits leave the estimator unchanged, and successful fits leave nothing of the last one."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ OTHER_TEXTS = ["rain falls on hills", "snow falls on roofs and hills"] * 20
 
 
 def named(X, letter):
-    """A table with names of columns."""
+    """A DataFrame with named columns."""
     pd = pytest.importorskip("pandas")
     return pd.DataFrame(X, columns=[f"{letter}{i}" for i in range(X.shape[1])])
 
@@ -35,7 +35,7 @@ def distances(X, Y):
 
 
 GRAPHS = [sp.csr_array(distances(X, X) > 0.7, dtype=float) for X in (NARROW, WIDE)]
-# Name: an estimator, what it is fitted to first and then, what it is asked, how.
+# For each name: an estimator, data for the first and for the second fit, and a method to call.
 CASES = {
     "points": (embedding("nearest_neighbors"), NARROW, WIDE, "transform"),
     "graph": (embedding("precomputed"), *GRAPHS, "transform"),
@@ -55,7 +55,7 @@ CASES = {
         for method in ("gaussian", "control_variate", "neighbors", "random_fourier", "exact", "auto")
     },
 }
-# Steps of the ways to take in more keys: what is done to a fitted model that fails.
+# Ways to add keys to a fitted model.
 FURTHER = {
     "partial_fit": lambda model: model.partial_fit(NARROW[::2]),
     "merge": lambda model: model.merge(type(model)(**model.get_params()).fit(NARROW[:30])),
@@ -88,7 +88,7 @@ def copy(model):
 
 
 def steps(model, action, n=12):
-    """Numbers of calls, the first and the last among them, of all that ``action(model)`` makes."""
+    """Return numbers of calls, from the first to the last, that ``action(model)`` makes."""
     unchanged = copy(model)
     with Fault() as fault:
         action(unchanged)
@@ -96,13 +96,13 @@ def steps(model, action, n=12):
 
 
 def assert_same_state(model, state):
-    """Every attribute is the object that it was."""
+    """Assert that every attribute is still the same object."""
     assert vars(model).keys() == state.keys()
     assert all(value is state[name] for name, value in vars(model).items())
 
 
 def assert_withstands(model, action, error, ask, X):
-    """A fault at any of many places of ``action(model)`` leaves the model what it was, and able to answer."""
+    """Assert that an error at any of many places of ``action(model)`` leaves the model unchanged and usable."""
     asked, state = getattr(model, ask)(X), dict(vars(model))
     for k in steps(model, action):
         with pytest.raises(error), Fault(k, error):
@@ -137,7 +137,7 @@ def test_interrupted_first_fit_leaves_nothing(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_refit_is_a_first_fit(name):
-    """Nothing of the last one is left, not in a pickle either."""
+    """A second fit leaves nothing of the first one, also in a pickle."""
     model, first, then, _ = CASES[name]
     once = copy(model).set_params(**{"warm_start": False} if hasattr(model, "warm_start") else {})
     twice = copy(once).fit(then).fit(first)

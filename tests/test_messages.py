@@ -1,5 +1,7 @@
-"""Every error and every warning that the package can give: what is said names the argument, the rule, the value that
-was given and the remedy. All of them are listed: the places that the list reaches are those that the source has."""
+"""Every error and warning of the package names the argument, the rule, the value and the remedy.
+
+All of them are listed: the places that the calls of the list reach are all places in the source that raise or warn.
+"""
 
 import ast
 import importlib
@@ -134,7 +136,7 @@ def save(*vocabulary):
 
 
 def without(module, call):
-    """Call where a package is not installed."""
+    """Call a function as if a package were not installed."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
             patch.setitem(sys.modules, name, None)
@@ -194,7 +196,7 @@ def nested():
 
 
 # The list --------------------------------------------------------------------------------------------------
-# What to call, what comes of it and what is said: name, rule, value ("" where it is said by the name), remedy.
+# The call, its error or warning, and parts of the text: name, rule, value ("" if the name says it), remedy.
 MESSAGES = {
     # AttentionEmbedding: affinities
     "precomputed, not square": (
@@ -315,7 +317,7 @@ MESSAGES = {
         lambda: precomputed(LONELY), UserWarning,
         "rows have no affinity", "their vectors are zero", "1 of 13", "Drop them",
     ),
-    # AttentionEmbedding: what it is asked
+    # AttentionEmbedding: other methods
     "transform_keys, no table": (
         lambda: precomputed().transform_keys(A), ValueError,
         "transform_keys", "which only affinity='bipartite' has", "affinity='precomputed'", "use transform",
@@ -814,7 +816,7 @@ MESSAGES = {
 
 # Where they come from --------------------------------------------------------------------------------------
 def _sites():
-    """File and line, any line, of each statement that raises or warns: its first line and the name of its function."""
+    """Map each line of a statement that raises or warns to its file, function and first line."""
     sites = {}
     for path in PACKAGE.rglob("*.py"):
         parents = {}
@@ -845,7 +847,7 @@ def _needs_torch(name):
 
 @cache
 def outcome(name):
-    """The error or warning of a call, its text, its site and, for a warning, the file that it points at."""
+    """Return the error or warning of a call, its text, its place and, for a warning, the file it points at."""
     call, kind, *_ = MESSAGES[name]
     shown, original = [], warnings.warn
 

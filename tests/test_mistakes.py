@@ -1,4 +1,4 @@
-"""Matrices that are probably not what they are given as: what is suspected, and what must not be."""
+"""Warnings about matrices that are probably not what `affinity` says, and cases without a warning."""
 
 import warnings
 
@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn_attnembed import AttentionEmbedding
 from sklearn_attnembed.datasets import make_block_model
 
-# Of few rows and at low temperatures a Gaussian is out of its depth, and says so: not what is tested here.
+# A Gaussian fails for few rows at low temperatures and warns, which is not what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.exceptions.ConvergenceWarning")
 
 
@@ -31,7 +31,7 @@ SIZES = [20, 50, 150]
 
 
 def _suspicion(X, **params):
-    """What a fit says `X` looks like, or None."""
+    """Return the warning of a fit that says what `X` looks like, or None."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -88,13 +88,13 @@ def _star(n):
 
 
 def _gravity(n):
-    """Flows between places of unlike size."""
+    """Flows between places of different sizes."""
     size = np.random.default_rng(n).lognormal(size=n)
     return np.random.default_rng(n).poisson(20 * np.outer(size, size)).astype(np.float64)
 
 
 def _scores(n):
-    """Of an attention head: queries by keys."""
+    """Attention scores of queries over keys."""
     return _normal(n, 8) @ _normal(8, n + 1)[:, :n]
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, over every affinity, kernel and method, and those it keeps to itself."""
+"""The estimator checks of scikit-learn for every affinity, kernel and method, and its private names."""
 
 import ast
 import importlib.util
@@ -53,7 +53,7 @@ def expected(estimator):
     return {}
 
 
-# What the checks' tiny data provoke on purpose: clipping, isolated rows, iterations cut short.
+# The tiny data of the checks lead to clipping, isolated rows and too few iterations.
 @pytest.mark.filterwarnings("ignore:n_neighbors=:UserWarning")
 @pytest.mark.filterwarnings("ignore:n_components=:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*have no affinity:UserWarning")
@@ -108,7 +108,7 @@ def test_pandas_in_and_out(estimator, digits):
 
 
 def test_array_api_dispatch_was_possible():
-    """Or scikit-learn skips checks without a word."""
+    """Without array API dispatch scikit-learn skips some of its checks silently."""
     from scipy._lib._array_api import SCIPY_ARRAY_API
 
     assert SCIPY_ARRAY_API
@@ -138,7 +138,7 @@ NEEDED = [
 
 
 def fresh():
-    """A new copy of the module, which imports all names anew."""
+    """Return a new copy of the module, which has imported all names again."""
     spec = importlib.util.spec_from_file_location("sklearn_attnembed._fresh", _sklearn.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -150,7 +150,7 @@ def _is_private(path):
 
 
 def _private_names(tree):
-    """Private or experimental names of other packages in the imports and attributes of a module."""
+    """Yield the private or experimental names of other packages that a module imports or uses."""
     aliases = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -181,7 +181,7 @@ def test_private_names_are_in_one_module(path):
 
 
 def test_private_names_are_found():
-    """The search above finds what it is for."""
+    """The search finds each kind of private name, and nothing else."""
     code = """
 import scipy.sparse as sp
 import sklearn.utils._tags
@@ -274,6 +274,6 @@ np.testing.assert_allclose(before, after, rtol=0, atol=1e-12)
 
 
 def test_results_do_not_depend_on_private_names():
-    """All that has a replacement is hidden at once, in a process of its own."""
+    """All names that have a replacement are hidden at once, in another process."""
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", REPLACED], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""Files that last: what is loaded is what was saved, to the bit; whatever else is in a file is refused."""
+"""Files of models: a loaded model equals the saved one to the bit, and invalid files raise an error."""
 
 import copy
 import json
@@ -146,7 +146,7 @@ MODELS = {
         3, min_count=1, subsample=None, tol=0, max_iter=5, analyzer=words_of, random_state=0
     ).fit(TEXTS),
 }
-# Set by what is around the models, and compared otherwise.
+# Attributes that scikit-learn and the decorator of fit set.
 OF_THE_MACHINERY = {"_sklearn_output_config", "_set_by_fit"}
 FUNCTIONS = {
     "points, function": {"metric": manhattan},
@@ -161,7 +161,7 @@ fitted = cache(lambda name: MODELS[name]())
 
 
 def queries(model):
-    """What the model was fitted on, or what is like it."""
+    """Return input that the model accepts."""
     if isinstance(model, AttentionWordVectors):
         return TEXTS[:4]
     n = model.n_features_in_
@@ -176,7 +176,7 @@ def queries(model):
 
 
 def answers(model):
-    """Whatever the methods of a fitted model give."""
+    """Yield the results of all methods of a fitted model."""
     X = queries(model)
     yield "transform", model.transform(X)
     if isinstance(model, AttentionEmbedding):
@@ -199,7 +199,7 @@ def answers(model):
 
 
 def assert_same(one, other, where=""):
-    """Equal to the bit, type and dtype, all the way down."""
+    """Assert that two objects and all their parts are equal to the bit, in type and dtype."""
     assert type(one) is type(other), where
     if isinstance(one, np.ndarray):
         assert one.dtype == other.dtype, where
@@ -256,7 +256,7 @@ def test_parameters(name, saved):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_attributes(name, saved):
-    """Every attribute is in the file, follows from what is, or is known not to be of the model."""
+    """Every attribute is in the file, follows from others, or does not belong to the model."""
     model = fitted(name)
     loaded = load(saved(model), **FUNCTIONS.get(name, {}))
     layout = _state.LAYOUTS[type(model).__name__]
@@ -273,7 +273,7 @@ def test_attributes(name, saved):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_same_bytes(name, saved, tmp_path):
-    """A file that is saved again once loaded is the same."""
+    """Saving a loaded model gives the same file."""
     content = saved(fitted(name)).read_bytes()
     save(load(tmp_path / "model", **FUNCTIONS.get(name, {})), tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == content
@@ -302,7 +302,7 @@ GO_ON = {
 
 @pytest.mark.parametrize("name", GO_ON)
 def test_goes_on(name, saved):
-    """A model that was loaded is fitted anew, or on from where it was, as the one that was saved."""
+    """Fitting a loaded model again or further gives the result of fitting the saved one."""
     start, go_on = GO_ON[name]
     loaded = go_on(load(saved(fitted(start))))
     model = go_on(copy.deepcopy(fitted(start)))
@@ -311,7 +311,7 @@ def test_goes_on(name, saved):
 
 
 def test_array_like_parameters(saved):
-    """Lists stay lists, and what can be an array is one."""
+    """Lists stay lists, and other array-likes become arrays."""
     rows = pd.DataFrame(POINTS[:4])
     model = ExpressiveKernel(landmarks=rows).fit(POINTS)
     loaded = load(saved(model))
@@ -330,7 +330,7 @@ def test_words(word, saved):
 
 
 def test_word2vec(saved, tmp_path):
-    """Models that come from elsewhere, without a fit."""
+    """Models that were read from another format can be saved without a fit."""
     (tmp_path / "vectors").write_text("2 2\ntea 1 0\npot 0 1\n")
     model = AttentionWordVectors.load_word2vec_format(tmp_path / "vectors")
     assert_same(load(saved(model)).transform(["tea pot"]), model.transform(["tea pot"]))
@@ -351,7 +351,7 @@ def test_each_array_once(saved):
 
 
 def test_memory_map(saved, tmp_path):
-    """Keys of a memory map are in the file."""
+    """Keys in a memory map are written to the file."""
     np.save(tmp_path / "keys.npy", KEYS)
     model = _normalizer(method="exact").fit(np.load(tmp_path / "keys.npy", mmap_mode="r"))
     assert_same(load(saved(model)).score_samples(KEYS[:9]), model.score_samples(KEYS[:9]))
@@ -365,7 +365,7 @@ def test_other_parameters(saved):
 
 
 def test_other_byte_order(saved, tmp_path):
-    """Files of machines with the bytes the other way round."""
+    """Files from machines with the other byte order can be read."""
     path = saved(fitted("points"))
     with np.load(path) as arrays:
         swapped = {name: array.astype(array.dtype.newbyteorder()) for name, array in arrays.items()}
@@ -377,7 +377,7 @@ def test_other_byte_order(saved, tmp_path):
 
 # The page about the format ---------------------------------------------------------------------------------
 def _described(kind):
-    """A kind of value in the words of the page."""
+    """Describe a kind of value in the words of the page."""
     dtypes = {
         _schema.FLOATS: "float32/64",
         _schema.INTEGERS: "int32/64",
@@ -401,7 +401,7 @@ def _described(kind):
 
 
 def _tables(parts):
-    """Rows of the tables of a group and of the groups in it."""
+    """Yield the tables of a group and of the groups in it."""
     yield [(name, _described(kind)) for name, (_, kind) in parts.items()]
     for _, kind in parts.values():
         inner = kind.kind if isinstance(kind, _schema.Maybe | _schema.Listing) else kind
@@ -482,7 +482,7 @@ def test_two_functions_of_one_parameter(tmp_path):
 
 
 def test_parameters_set_after_fit(saved):
-    """They are saved as they are, and the fitted model as it is."""
+    """Parameters set after fit are saved, and do not change the fitted model."""
     model = copy.deepcopy(fitted("precomputed")).set_params(temperature=7, affinity="bipartite")
     loaded = load(saved(model))
     assert (loaded.temperature, loaded.affinity) == (7, "bipartite")
@@ -510,7 +510,7 @@ def tree_of(path):
 
 
 def changed(path, change):
-    """The file with its JSON or its arrays changed, and checksums that fit."""
+    """Change the JSON or the arrays of a file, with valid checksums."""
     with np.load(path) as file:
         arrays = dict(file)
     tree = json.loads(bytes(arrays["model"]))
@@ -522,7 +522,7 @@ def changed(path, change):
 
 
 def test_parameters_that_there_were_not_yet(saved):
-    """A file that was written before there was a parameter is read with its default."""
+    """A parameter that a file does not have gets its default."""
     model = fitted("precomputed")
     path = changed(saved(model), lambda tree, arrays: tree["params"].pop("n_init"))
     loaded = load(path)
@@ -582,7 +582,7 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_content(what, saved):
-    """Each entry is checked, whatever checksums say."""
+    """Each entry is checked, even if checksums are valid."""
     change, message = WRONG[what]
     path = saved(fitted("precomputed"))
     assert load(changed(path, lambda tree, arrays: None)) is not None
@@ -592,7 +592,7 @@ def test_wrong_content(what, saved):
 
 
 def _nodes(tree):
-    """Each place in a tree of JSON."""
+    """Yield each place in a tree of JSON."""
     for key, value in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
         yield tree, key
         if isinstance(value, dict | list):
@@ -610,7 +610,7 @@ THINGS = [
     "name", ["points", "precomputed", "precomputed, neighbors", "log Z, neighbors", "sketch", "words"]
 )
 def test_any_content(name, saved):
-    """Whatever is at any place, with checksums that fit, gives a model or a ValueError."""
+    """Any content with valid checksums gives a model or a ValueError."""
     path, rng, refused = saved(fitted(name)), np.random.default_rng(0), 0
     content = path.read_bytes()
     for trial in range(2 * len(list(_nodes(tree_of(path))))):
@@ -661,7 +661,7 @@ def test_another_npz(tmp_path):
 
 @pytest.mark.parametrize("name", ["precomputed", "log Z, neighbors", "words"])
 def test_damaged_files(name, saved, tmp_path):
-    """Bytes that change, and files that are cut or go on: refused, or nothing of it mattered."""
+    """A file with changed, missing or additional bytes raises an error, or gives the same model."""
     model, content, rng = fitted(name), saved(fitted(name)).read_bytes(), np.random.default_rng(0)
     expected = dict(answers(model))
     path, outcomes = tmp_path / "damaged", []

@@ -1,4 +1,4 @@
-"""Files of models that this version and earlier ones wrote give what they gave then: see data/make_state_files.py."""
+"""Files of models from this version and earlier ones give the results of then, see data/make_state_files.py."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ def _script():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}, {path.stem}")
 def test_files_that_lasted(path):
-    """Files that were written once, on another machine, give what they gave then, within the tolerance promised."""
+    """Models from files of another machine give the stored results within the promised tolerance."""
     script = _script()
     with np.load(path.parent / "expected.npz") as file:
         expected = {key.partition("/")[2]: file[key] for key in file if key.startswith(f"{path.stem}/")}
@@ -40,7 +40,7 @@ def test_files_that_lasted(path):
 
 
 def test_files_of_this_version():
-    """Every model that the script makes has a file of this version, of a few kilobytes."""
+    """Each model of the script has a small file of this version."""
     here = {path.stem: path for path in FILES if path.parent.name == __version__}
     assert set(here) == set(_script().models())
     for path in [*here.values(), DATA / __version__ / "expected.npz"]:
@@ -51,7 +51,7 @@ def test_files_of_this_version():
     "path", [path for path in FILES if path.parent.name == __version__], ids=lambda path: path.stem
 )
 def test_file_is_of_this_state(path, tmp_path):
-    """A file of this version has all that is written now, or data/make_state_files.py has to be run again."""
+    """Files of this version have all current entries. If not, run data/make_state_files.py again."""
     save(load(path, **_script().FUNCTIONS.get(path.stem, {})), tmp_path / "again")
     before, after = (_places(_tree(file)["fitted"]) for file in (path, tmp_path / "again"))
     assert before == after
@@ -63,5 +63,5 @@ def _tree(path):
 
 
 def _places(tree):
-    """Keys of a tree of dicts."""
+    """Return the keys of a tree of dicts."""
     return {key: _places(value) for key, value in tree.items()} if isinstance(tree, dict) else None
