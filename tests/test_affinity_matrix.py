@@ -192,3 +192,58 @@ def test_both_directions_are_the_block_matrix():
     joined = affinity_matrix.both_directions(P, Q)
     np.testing.assert_array_equal(joined.toarray(), sp.block_array([[None, P], [Q, None]]).toarray())
     assert joined.indices.dtype == joined.indptr.dtype == np.int32
+
+
+KEPT = np.arange(30) % 3 > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_restriction_to_some_rows_and_columns(form):
+    P = affinity_matrix.row_stochastic(FORMS[form](A), np.float64)[0]
+    restricted = affinity_matrix.among(P, KEPT)
+    whole = P.toarray() if sp.issparse(P) else np.asarray(P @ np.eye(30))
+    assert restricted.shape == (20, 20)
+    assert_allclose(restricted @ Y[KEPT], whole[KEPT][:, KEPT] @ Y[KEPT], atol=1e-12)
+    assert_allclose(restricted @ Y[KEPT][:, 0], whole[KEPT][:, KEPT] @ Y[KEPT][:, 0], atol=1e-12)
+    assert affinity_matrix.among(P, np.ones(30, bool)) is P
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", FORMS)
+def test_products_are_added(form, dtype):
+    affinity, _ = as_operator(FORMS[form](A))
+    H = Y.astype(dtype)
+    add_product, product = affinity_matrix.additions(affinity, H), affinity_matrix.products(affinity, H)
+    for block, rows in enumerate(affinity.bounds):
+        out = np.full((rows.stop - rows.start, 4), 2.0, dtype)
+        assert add_product(block, out) is out
+        assert_allclose(out, 2 + P[rows] @ Y, rtol=1e-5)
+        assert_allclose(product(block), P[rows] @ Y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("add", [None, Y])
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_products_are_written_block_by_block(add, scale):
+    affinity, _ = as_operator(sp.csr_array(A))
+    out = np.full_like(Y, np.nan)
+    assert affinity_matrix.multiply(affinity, Y, out, map, add, scale) is out
+    assert_allclose(out, scale * (P @ Y + (0 if add is None else add)), atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_walks_of_some_rows(length):
+    sparse, rows = sp.csr_array(P), [3, 7, 11]
+    expected = np.mean([np.linalg.matrix_power(P, k + 1) for k in range(length)], axis=0)[rows]
+    assert_allclose(affinity_matrix.walked_rows(sparse[rows], [sparse], length).toarray(), expected, atol=1e-12)
+    back = np.mean([np.linalg.matrix_power(P, 2 * k + 1) for k in range(length)], axis=0)[rows]
+    assert_allclose(affinity_matrix.walked_rows(sparse[rows], [sparse] * 2, length).toarray(), back, atol=1e-12)
+
+
+@pytest.mark.parametrize("out", [None, np.empty_like(Y)])
+@pytest.mark.parametrize("scratch", [None, np.empty_like(Y)])
+def test_walks_use_the_memory_that_is_given(out, scratch):
+    affinity, _ = as_operator(sp.csr_array(A))
+    targets = affinity_matrix.walk_targets(affinity, Y, 3, 2, map, out, scratch)
+    assert out is None or targets is out
+    assert_allclose(targets, (Y + P @ P @ Y + P @ P @ P @ P @ Y) / 3, atol=1e-12)
+    assert affinity_matrix.walk_targets(affinity, Y, 1, 2, map, out, scratch) is Y
