@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn_attnembed._core.calibration import (
     NORMAL_95,
     CalibrationSet,
+    _candidates,
     calibration,
     calibration_set,
     choose,
@@ -105,3 +106,17 @@ def test_cheapest_plan_that_is_accurate_enough(tol, method):
         assert median_error(model, calibration_set(model, map), map) > tol
     assert chosen in costs
     assert chosen.method == method
+
+
+def test_plans_are_tried_in_order_of_cost():
+    given = plan(n_components=7, n_heavy=2)
+    tried = [given._replace(method="gaussian", n_clusters=k) for k in (1, 4, 16)]
+    pairs = ((1, 250), (1, 1000), (4, 250), (4, 1000), (16, 250))
+    tried += [given._replace(method="control_variate", n_clusters=k, n_samples=n) for k, n in pairs]
+    for n_exact in (4, 16, 64, 256, 1024):
+        tried.append(given._replace(method="neighbors", n_clusters=8, n_samples=125, n_exact=n_exact))
+    tried.sort(key=lambda candidate: NORMALIZERS[candidate.method].cost(candidate, 10**7, 3))
+    last = given._replace(method="exact", n_clusters=1)
+    assert list(_candidates(given, 10**7, 3)) == [*tried, last]
+    assert list(_candidates(given, 10, 3)) == [tried[0], tried[1], last]  # 36, 90 and 160 multiplications
+    assert list(_candidates(given, 2, 3)) == [last]

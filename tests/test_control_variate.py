@@ -188,3 +188,36 @@ def test_sampled_keys_recognize_themselves():
     assert_array_equal(nothing.log_mass, -np.inf)
     assert not any(part.any() for part in nothing[1:4])
     assert nothing.sampled is found
+
+
+def one_key(n_keys, weight):
+    """One key drawn of `n_keys` of weight one, and moments of scores of mean 0.2 and variance 0.3."""
+    part = KeySample._make(column[:1] for column in sample(np.zeros(400, int)))._replace(weight=np.ones(1))
+    return np.full((1, 1), 0.5), part, np.full(1, weight), SOFTMAX, (n_keys, np.full((1, 1), 0.2), np.full((1, 1), 0.3))
+
+
+def test_one_key_of_many_leaves_the_mixture():
+    log_z, error = control_variate_estimate(*one_key(np.array([50.0]), 50.0))
+    # No cluster's mean term is taken above the largest term seen.
+    assert_allclose(log_z, np.log(50) + min(0.2 + 0.15, 0.5))
+    assert_allclose(error, 1)
+    known = KnownTerms(
+        np.log([7.0]), np.full((1, 1), 10.0), np.full((1, 1), 1.0), np.full((1, 1), 2.0), np.ones((1, 1), bool)
+    )
+    log_z, error = control_variate_estimate(*one_key(np.array([50.0]), 50.0), known=known)
+    assert_allclose(np.exp(log_z), 40 * np.exp(0.35) + 7)
+    assert_allclose(error, 40 * np.exp(0.35) / np.exp(log_z))
+
+
+@pytest.mark.parametrize("controls", [False, True])
+def test_all_keys_seen_leave_no_error(controls):
+    """One key of one, and known terms that are all of them."""
+    log_z, error = control_variate_estimate(*one_key(np.array([1.0]), 1.0), controls=controls)
+    assert_allclose(log_z, 0.5)
+    assert error[0] == 0
+    known = KnownTerms(
+        np.log([7.0]), np.full((1, 1), 50.0), np.full((1, 1), 0.0), np.full((1, 1), 15.0), np.ones((1, 1), bool)
+    )
+    log_z, error = control_variate_estimate(*one_key(np.array([50.0]), 50.0), controls=controls, known=known)
+    assert_allclose(np.exp(log_z), 7)
+    assert error[0] == 0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklearn_attnembed._core.inverted_index import build_cells, nearest_keys
+from sklearn_attnembed._core.inverted_index import build_cells, n_keys_scanned, nearest_keys
 from sklearn_attnembed._core.parallel import block_runner
 from sklearn_attnembed._sklearn import cluster_centers
 
@@ -45,3 +45,29 @@ def test_few_keys_are_found_exactly(points):
 def test_threads_find_the_same(points):
     one, two = (search(points, points[:500], 0, n_jobs=n_jobs) for n_jobs in (1, 2))
     assert one.tobytes() == two.tobytes()
+
+
+def test_best_keys_of_the_cells_around_are_found():
+    """Cells are scanned in order of the distance of their centers until there are enough keys."""
+    rng = np.random.default_rng(0)
+    keys, queries = rng.standard_normal((3000, 4)) + np.eye(4)[0], rng.standard_normal((50, 4)) * 2
+    cells = build_cells(keys, np.arange(3000), np.zeros(3000, int), lambda points, k: points[:k], map)
+    found = nearest_keys(queries, keys, cells, 2, map)
+    known = np.tile([0, 1], (50, 1))
+    better = nearest_keys(queries, keys, cells, 2, map, known)
+    sizes = np.diff(cells.starts)
+
+    def best(x, wanted, others=()):
+        home = np.argmin(((cells.centers - x) ** 2).sum(axis=1))
+        order = np.argsort(((cells.centers - cells.centers[home]) ** 2).sum(axis=1))
+        n_cells = 1 + np.searchsorted(np.cumsum(sizes[order]), wanted)
+        scanned = np.concatenate([cells.order[cells.starts[c] : cells.starts[c + 1]] for c in order[:n_cells]])
+        candidates = np.union1d(scanned, others).astype(int)
+        return set(candidates[np.argsort(-keys[candidates] @ x)[:2]])
+
+    assert n_keys_scanned(2) == 512 * 2**0.5
+    assert n_keys_scanned(10**6) == 2e6
+    for i, x in enumerate(queries):
+        assert set(found[i]) == best(x, 512 * 2**0.5)
+        # Of each list the two best: those scanned, and those known.
+        assert set(better[i]) == best(x, 128 * 2**0.5, known[i])

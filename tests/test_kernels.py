@@ -7,7 +7,16 @@ from scipy.integrate import quad
 from scipy.special import expit
 from scipy.stats import norm
 
-from sklearn_attnembed._core.kernels import EXPRESSIVE, KERNELS, SOFTMAX, SQUARED, as_kernel, squared_features
+from sklearn_attnembed._core.kernels import (
+    EXPRESSIVE,
+    KERNELS,
+    SOFTMAX,
+    SQUARED,
+    as_kernel,
+    expressive,
+    squared_features,
+    with_background,
+)
 
 GRID = [(m, v) for m in (-3.0, -0.4, 0.0, 1e-3, 0.7, 5.0) for v in (1e-6, 0.05, 0.1, 0.3, 2.0, 40.0)]
 KINDS = pytest.mark.parametrize("kernel", KERNELS.values(), ids=list(KERNELS))
@@ -100,3 +109,38 @@ def test_huge_scores_stay_finite():
 def test_squared_features_have_squared_inner_products():
     X, Y = np.random.default_rng(0).standard_normal((2, 7, 5))
     assert_allclose(squared_features(X) @ squared_features(Y).T, np.square(X @ Y.T), rtol=1e-12)
+
+
+def test_functions_may_vanish_but_not_be_negative():
+    kernel = as_kernel(lambda s: np.maximum(s, 0))
+    assert_allclose(kernel.log_value(np.array([-1.0, 0.0, 2.0])), [-np.inf, -np.inf, np.log(2)])
+    with pytest.raises(ValueError, match="finite and non-negative, but is -1 at a score of -1"):
+        as_kernel(lambda s: s).log_value(np.array([2.0, -1.0]))
+
+
+def test_pair_terms_are_bounded_as_they_say():
+    """log f and its derivatives follow from f, whose second derivative is largest at zero."""
+    s = np.linspace(-3, 3, 61)
+    pairs = EXPRESSIVE.pairs
+    f, slope = s**2 / (1 + s**2) + 0.3, 2 * s / (1 + s**2) ** 2
+    curvature = (2 - 6 * s**2) / (1 + s**2) ** 3
+    log_f, by_score, twice = pairs.terms(s, 0.3)
+    assert_allclose(log_f, np.log(f), atol=1e-12)
+    assert_allclose(by_score, slope / f, atol=1e-12)
+    assert_allclose(twice, curvature / f - (slope / f) ** 2, atol=1e-12)
+    assert pairs.largest_curvature == curvature.max() == 2
+    assert pairs.background == 0.01
+
+
+def test_background_is_added():
+    s, v = np.linspace(-2, 2, 9), np.full(9, 0.4)
+    kernel = with_background(EXPRESSIVE, 0.2)
+    assert_allclose(np.exp(kernel.log_value(s)), expressive(s) + 0.2)
+    assert_allclose(expressive(s, 0.2), expressive(s) + 0.2)
+    assert_allclose(np.exp(kernel.log_expectation(s, v)), np.exp(EXPRESSIVE.log_expectation(s, v)) + 0.2)
+    h = 1e-6
+    for part, step in zip(kernel.derivatives(s, v), ((h, 0), (0, h)), strict=True):
+        above, below = (kernel.log_expectation(s + sign * step[0], v + sign * step[1]) for sign in (1, -1))
+        assert_allclose(part, (above - below) / (2 * h), atol=1e-8)
+    assert with_background(EXPRESSIVE, 0) is EXPRESSIVE
+    assert np.isfinite(with_background(SOFTMAX, 0.1).log_value(np.array([1e4]))[0])

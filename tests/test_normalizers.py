@@ -8,8 +8,10 @@ from sklearn_attnembed._core.inverted_index import build_cells, n_keys_scanned
 from sklearn_attnembed._core.kernels import KERNELS, SOFTMAX, SQUARED, as_kernel
 from sklearn_attnembed._core.key_sketch import Plan
 from sklearn_attnembed._core.normalizers import NORMALIZERS
+from sklearn_attnembed._core.normalizers.control_variate import control_variate_estimate, no_terms
 from sklearn_attnembed._core.normalizers.evaluation import estimate, exact_log_z, fitted_keys, log_masses
-from sklearn_attnembed._core.normalizers.neighbors import NearKeys, neighbor_field, terms_of_probed_cells
+from sklearn_attnembed._core.normalizers.mixture import scaled_moments, score_moments
+from sklearn_attnembed._core.normalizers.neighbors import AttendedKeys, NearKeys, neighbor_field, terms_of_probed_cells
 from sklearn_attnembed._core.sketching import sketch_keys
 from sklearn_attnembed._core.statistics import block_statistics
 from sklearn_attnembed._sklearn import cluster_centers
@@ -149,7 +151,8 @@ def test_far_keys_are_a_regression_in_each_cluster(beta, weights):
     statistics = block_statistics(KEYS, weights, labels, 2)
     nearest = np.argsort(-X @ KEYS.T, axis=1)[:, :6]
     sample = [np.flatnonzero(labels == a)[::5] for a in range(2)]
-    log_z, gradient = neighbor_field(statistics, KEYS, weights, NearKeys(nearest, sample, labels), beta)(X, slice(None))
+    near = NearKeys(nearest, sample, labels)
+    log_z, gradient = neighbor_field(AttendedKeys(statistics, KEYS, weights, beta), near)(X, slice(None))
     for i, x in enumerate(X):
         scores = beta * KEYS @ x
         z, total = w[nearest[i]] @ np.exp(scores[nearest[i]]), (w * np.exp(scores))[nearest[i]] @ KEYS[nearest[i]]
@@ -174,3 +177,20 @@ def test_far_keys_are_a_regression_in_each_cluster(beta, weights):
             total += (w[far] * line) @ KEYS[far] + rest * (u * (f - level - slope * t)) @ KEYS[drawn]
         assert_allclose(log_z[i], np.log(z), rtol=1e-7)
         assert_allclose(gradient[i], total / z, rtol=1e-6, atol=1e-9)
+
+
+def test_error_of_the_mixture_is_three_parts():
+    """Its distance from the sample without the query, that estimate's error, and the term the query may have itself."""
+    model = fitted(method="gaussian", n_samples=100)
+    queries = model.sample.keys[:20]
+    log_z, error = estimate(model, queries, map, True)
+    statistics = model.sketch.statistics
+    moments = statistics.weight, *score_moments(queries, scaled_moments(statistics, 1.3))
+    known = no_terms(moments[1], np.arange(100) == np.arange(20)[:, None])
+    scores = 1.3 * queries @ model.sample.keys.T
+    sampled, noise = control_variate_estimate(
+        scores, model.sample, model.sampling_weight, SOFTMAX, moments, known=known
+    )
+    own = 1.3 * np.sum(queries**2, axis=1) + np.mean(np.log(model.sample.weight)) - sampled
+    parts = log_z - sampled, noise, np.log1p(np.exp(own))
+    assert_allclose(error, np.sqrt(sum(np.square(part) for part in parts)))

@@ -9,7 +9,16 @@ from sklearn_attnembed._core.kernels import KERNELS
 from sklearn_attnembed._core.normalizers.control_variate import KnownTerms, control_variate_estimate
 from sklearn_attnembed._core.normalizers.neighbors import probe
 from sklearn_attnembed._core.parallel import block_runner
-from sklearn_attnembed._core.sampling import add_hashes, draw, hash_rows, indexed_weight, merge_samples, rounded, split
+from sklearn_attnembed._core.sampling import (
+    add_hashes,
+    draw,
+    hash_rows,
+    indexed_weight,
+    merge_samples,
+    rounded,
+    split,
+    stratified_sample,
+)
 
 RNG = np.random.default_rng(0)
 KEYS = RNG.standard_normal((3000, 6))
@@ -188,3 +197,17 @@ def test_nearest_center_in_blocks_of_any_size():
     centers = KEYS[:7]
     expected = np.argmin(((KEYS[:, None] - centers) ** 2).sum(axis=2), axis=1)
     assert_array_equal(nearest_center(KEYS, centers), expected)
+
+
+def test_sample_of_each_cluster():
+    labels = np.repeat([0, 1, 2], [1000, 30, 500])
+    for n_clusters, given, sizes in ((1, None, [256]), (3, labels, [85, 30, 85]), (8, labels, [64, 30, 64, *[0] * 5])):
+        drawn = stratified_sample(1530, given, n_clusters, [0, 1])
+        assert [len(np.unique(part)) for part in drawn] == sizes
+        if given is not None:
+            assert all(np.all(labels[part] == a) for a, part in enumerate(drawn))
+        assert all(np.all(np.diff(part) > 0) for part in drawn)
+    again = stratified_sample(1530, labels, 3, [0, 1])
+    other = stratified_sample(1530, labels, 3, [0, 2])
+    assert_array_equal(again[0], stratified_sample(1530, labels, 3, [0, 1])[0])
+    assert not np.array_equal(again[0], other[0])

@@ -70,7 +70,7 @@ def _draw(
     sample: KeySample | None = None
     own: HashIndex = []
     index = before
-    for start in range(0, max(len(keys), 1), _PART):
+    for start in range(0, len(keys), _PART):
         rows = start + np.flatnonzero(light[start : start + _PART])
         bounds = row_blocks([len(rows)], keys.shape[1])
         parts = run(partial(_hashes_of, keys, rows, bounds), range(len(bounds)))
