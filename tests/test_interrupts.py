@@ -161,6 +161,18 @@ def test_refit_of_other_affinities_keeps_no_points_and_no_names():
     assert not hasattr(model, "affinity_matrix_")
 
 
+def test_model_answers_while_it_is_refitted(monkeypatch):
+    """Until a fit has ended, other threads and callbacks see the last model whole."""
+    model = embedding("nearest_neighbors").fit(NARROW)
+    before, answers = model.transform(NARROW), []
+    monkeypatch.setattr("builtins.print", lambda *args: answers.append(model.transform(NARROW)))
+    model.set_params(verbose=1, affinity="precomputed").fit(GRAPHS[0])
+    assert len(answers) == model.n_iter_
+    for answer in answers:
+        np.testing.assert_array_equal(answer, before)
+    assert model.affinity_matrix_.shape == (80, 80)
+
+
 def test_refit_by_other_methods_keeps_nothing():
     model = ExpressiveKernel(n_components=4).fit(NARROW).set_params(method="sketch").fit(NARROW)
     assert not hasattr(model, "landmarks_")
