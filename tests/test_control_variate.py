@@ -158,6 +158,7 @@ def test_tails_measure_the_kurtosis():
     part = sample(LABELS)._replace(keys=keys, labels=labels)
     weight = np.bincount(labels).astype(float)
     mean, variance = np.zeros((4, 4)), np.array([[(keys[labels == a] @ x).var() for a in range(4)] for x in X])
+    variance[:, 3] = 1e-3
     tails = score_tails(X, part, (weight, mean, variance))
     for a in range(3):
         kurtosis = [np.mean((keys[labels == a] @ x) ** 4) / variance[i, a] ** 2 for i, x in enumerate(X)]
@@ -221,3 +222,10 @@ def test_all_keys_seen_leave_no_error(controls):
     log_z, error = control_variate_estimate(*one_key(np.array([50.0]), 50.0), controls=controls, known=known)
     assert_allclose(np.exp(log_z), 7)
     assert error[0] == 0
+
+
+def test_rounding_of_equal_scores_has_no_tails():
+    part = sample(np.zeros(400, int))._replace(keys=np.ones((60, 3)))
+    scores = X @ np.ones(3)
+    moments_ = np.array([60.0]), scores[:, None] * (1 + 1e-14), np.full((4, 1), 1e-30)
+    assert_array_equal(score_tails(X, part, moments_), 0)

@@ -1,12 +1,10 @@
 """One function for each normalizer: log Z of a block of queries and its standard error, from the fitted keys."""
 
-from typing import Any
-
 import numpy as np
 
 from ..inverted_index import KEYS_PER_CELL, n_keys_scanned, nearest_center, query_rows
 from ..key_sketch import FittedKeys, Plan
-from ..logsum import log_difference, log_sum
+from ..logsum import LogSum, log_difference, log_sum
 from ..sampling import hash_rows, indexed_weight
 from ..types import Array
 from .control_variate import KnownTerms, control_variate_estimate, no_terms, own_terms, sampled_rows
@@ -123,18 +121,20 @@ def neighbors(fitted: FittedKeys, X: Array, with_error: bool) -> Estimate:
 
 def random_fourier(fitted: FittedKeys, X: Array, with_error: bool) -> Estimate:
     """Estimate log Z by random Fourier features."""
-    sketch, frequencies = fitted.sketch, fitted.frequencies
-    assert sketch.features is not None  # both kept by this method
-    assert frequencies is not None
-    return fourier_estimate(X, sketch.features, frequencies, fitted.plan.beta, sketch.statistics)
+    return fourier_estimate(X, *_features(fitted), fitted.sketch.statistics)
 
 
 def positive_features(fitted: FittedKeys, X: Array, with_error: bool) -> Estimate:
     """Estimate log Z by positive random features."""
+    return positive_estimate(X, *_features(fitted))
+
+
+def _features(fitted: FittedKeys) -> tuple[LogSum, Array, float]:
+    """Return sums of random features, their frequencies and beta."""
     features, frequencies = fitted.sketch.features, fitted.frequencies
-    assert features is not None  # both kept by this method
+    assert features is not None  # both kept by these methods
     assert frequencies is not None
-    return positive_estimate(X, features, frequencies, fitted.plan.beta)
+    return features, frequencies, fitted.plan.beta
 
 
 def _kept(fitted: FittedKeys) -> tuple[Array, Array | None]:
@@ -149,12 +149,18 @@ def _moments(fitted: FittedKeys, X: Array) -> tuple[Array, Array, Array]:
     return statistics.weight, *score_moments(X, scaled_moments(statistics, fitted.plan.beta))
 
 
-def _from_sample(fitted: FittedKeys, X: Array, moments: tuple[Array, Array, Array], **options: Any) -> Estimate:
+def _from_sample(
+    fitted: FittedKeys,
+    X: Array,
+    moments: tuple[Array, Array, Array],
+    known: KnownTerms | None,
+    controls: bool = True,
+) -> Estimate:
     """Estimate log Z from the scores of the sample."""
-    plan, sample = fitted.plan, fitted.sample
+    plan, sample, u = fitted.plan, fitted.sample, fitted.sampling_weight
     scores, quadratic = plan.beta * (X @ sample.keys.T), plan.covariance_type == "full"
     return control_variate_estimate(
-        scores, sample, fitted.sampling_weight, plan.kernel, moments, quadratic=quadratic, **options
+        scores, sample, u, plan.kernel, moments, controls=controls, quadratic=quadratic, known=known
     )
 
 
