@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import norm
 
 from sklearn_attnembed._core.calibration import (
     NORMAL_95,
@@ -52,6 +53,10 @@ def test_scaled_intervals_cover_their_share(method):
     log_z, error = estimate(model, checks.keys, map, True)
     ratio = np.abs(log_z - checks.log_z) / error
     assert_allclose(factor, np.sort(ratio)[int(np.ceil(0.94 * 513)) - 1] / NORMAL_95)
+
+
+def test_factor_is_of_a_normal_distribution():
+    assert_allclose(NORMAL_95, norm.ppf(0.975))
 
 
 def test_nothing_to_calibrate():

@@ -103,6 +103,12 @@ def test_masses_sum_to_z(method, n_heavy):
         assert_allclose(masses, each, atol=0.1)
 
 
+def test_mass_of_one_cluster_is_z():
+    for method in ("exact", "gaussian"):
+        model = fitted(method=method)
+        assert_allclose(log_masses(model, X, map), estimate(model, X, map)[0][:, None])
+
+
 def test_a_smooth_method_is_split_as_the_mixture_is():
     gaussian, sampled = (log_masses(fitted(method=m, n_clusters=3), X, map) for m in ("gaussian", "control_variate"))
     difference = gaussian - sampled
