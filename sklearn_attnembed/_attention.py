@@ -11,11 +11,11 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from ._core.kernels import KERNELS, SQUARED, Kernel, as_kernel, check_scores
+from ._core.kernels import KERNELS, SQUARED, Kernel, as_kernel
 from ._core.linear_attention import causal_squared_sums, gaussian_attention, value_moments
 from ._core.normalizers.exact import exact_attention
 from ._core.parallel import Runner, block_runner, row_blocks
-from ._sklearn import Interval, StrOptions, check_array, partition, validate_params
+from ._sklearn import Interval, StrOptions, check_array, check_scores, partition, validate_params
 from ._sparse import canonical
 from ._typing import Float64, Integers, KernelLike, MatrixLike, RandomState, Vectors
 

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._core.calibration import calibration, choose
-from ._core.kernels import KERNELS, as_kernel, check_scores
+from ._core.kernels import KERNELS, as_kernel
 from ._core.key_sketch import FittedKeys, KeySketch, Plan
 from ._core.logsum import log_difference
 from ._core.normalizers import AUTO, NORMALIZERS
@@ -26,6 +26,7 @@ from ._sklearn import (
     _fit_context,
     available_if,
     check_key_weight,
+    check_scores,
     cluster_centers,
     validate_data,
     whole_or_as_before,

@@ -123,6 +123,9 @@ _IN_BETWEEN = (*_FOLDERS, pickle.__file__)
 _DOCUMENTATION = os.environ.get("ATTNEMBED_DOC_URL", "https://sklearn-attnembed.readthedocs.io/en/stable")
 
 # Number of rows above which k-means uses mini-batches.
+# Queries, keys and scores below this size have squares, and sums of squares, that do not overflow.
+_LARGEST_SCORE = 1e105
+
 _MINI_BATCH = 20_000
 
 
@@ -146,6 +149,20 @@ def _quiet(check: Callable[..., Any]) -> Callable[..., Any]:
 
 
 check_array, check_pairwise_arrays, validate_data = map(_quiet, (_check_array, _check_pairwise_arrays, _validate_data))
+
+
+def check_scores(temperature: float, **matrices: Vectors) -> None:
+    """Raise an error if scores between the named matrices, or of one with itself, could overflow."""
+    names, beta = " and ".join(matrices), 1 / float(temperature)
+    sizes = [max(float(M.max()), -float(M.min()), 5e-324) for M in matrices.values()]
+    width = next(iter(matrices.values())).shape[1]
+    if not max(*sizes, sizes[0] * beta, width * sizes[0] * beta * sizes[-1]) < _LARGEST_SCORE:
+        largest = " and ".join(f"{size:.3g}" for size in sizes)
+        raise ValueError(
+            f"Entries of {names}, and their products over the temperature, must be below {_LARGEST_SCORE:g} in size, "
+            f"but the largest entries are {largest} at temperature={float(temperature):g}. Divide them, or raise the "
+            "temperature."
+        )
 
 
 def check_key_weight(weight: Any, keys: Vectors, name: str) -> Float64:

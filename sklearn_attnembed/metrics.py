@@ -11,13 +11,13 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from ._core import affinity_matrix, parallel
-from ._core.kernels import KERNELS, SOFTMAX, Kernel, as_kernel, check_scores, with_background
+from ._core.kernels import KERNELS, SOFTMAX, Kernel, as_kernel, with_background
 from ._core.logsum import log_difference
 from ._core.normalizers.exact import attention_rows, exact_attention
 from ._core.pairwise_objective import pair_scores
 from ._core.parallel import Runner, block_runner
 from ._core.statistics import group_sums
-from ._sklearn import Interval, StrOptions, check_array, check_key_weight, validate_params
+from ._sklearn import Interval, StrOptions, check_array, check_key_weight, check_scores, validate_params
 from ._sparse import canonical
 from ._typing import Float64, Integers, KernelLike, MatrixLike, Vectors
 

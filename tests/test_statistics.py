@@ -10,7 +10,6 @@ from sklearn_attnembed._core.statistics import (
     largest_variance,
     merge,
     pool,
-    sphere_statistics,
 )
 
 RNG = np.random.default_rng(0)
@@ -73,18 +72,6 @@ def test_largest_variance_sees_between_clusters():
     assert_allclose(largest_variance(block_statistics(apart, None, np.array([0, 0, 1, 1]), 2)), 9)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_statistics_on_the_sphere(weighted):
-    Y = np.random.default_rng(0).standard_normal((300, 5))
-    Y /= np.linalg.norm(Y, axis=1, keepdims=True)
-    weights = np.random.default_rng(1).uniform(0, 2, 300) if weighted else None
-    null, expected = np.arange(300) / 300, block_statistics(Y, weights)
-    statistics, null_mean = sphere_statistics(Y, weights, null)
-    assert_same(statistics, expected)
-    assert_allclose(null_mean, null @ Y)
-    assert_allclose(sphere_statistics(Y.astype(np.float32), weights, null)[0].scatter, expected.scatter, atol=1e-4)
-
-
 def test_diagonal_blocks_merge_to_the_whole():
     whole = block_statistics(Y, WEIGHTS, LABELS, 3, diagonal=True)
     parts = [
@@ -111,9 +98,6 @@ def test_keys_of_no_weight():
     statistics = block_statistics(Y[:4], np.zeros(4))
     assert_allclose(statistics.weight, [0])
     assert_allclose(statistics.scatter, np.zeros((1, 6, 6)))
-    on_sphere, null_mean = sphere_statistics(Y[:4], np.zeros(4), np.ones(4))
-    assert_allclose(on_sphere.mean, np.zeros((1, 6)))
-    assert_allclose(null_mean, Y[:4].sum(axis=0))
 
 
 def test_labels_of_one_cluster_do_not_matter():

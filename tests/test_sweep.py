@@ -163,6 +163,25 @@ def test_groups_are_merged_apart():
     assert_allclose(first.statistics.weight, rows.shares[0, :25].sum())
 
 
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_statistics_on_the_sphere(is_weighted):
+    rng = np.random.default_rng(1)
+    Y, shares = block()[0], weights(rng).shares if is_weighted else np.stack([np.ones(N), rng.uniform(size=N)])
+    expected = block_statistics(Y, shares[0])
+    found = key_sums(Y, RowWeights(shares, is_weighted))
+    for ours, theirs in zip(found.statistics, expected, strict=True):
+        assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert_allclose(found.null_mean, shares[1] @ Y)
+    single = key_sums(Y.astype(np.float32), RowWeights(shares.astype(np.float32), is_weighted))
+    assert_allclose(single.statistics.scatter, expected.scatter, atol=1e-4)
+
+
+def test_keys_of_no_weight():
+    Y, found = block()[0], key_sums(block()[0], RowWeights(np.stack([np.zeros(N), np.ones(N)]), True))
+    assert_array_equal(found.statistics.mean, np.zeros((1, D)))
+    assert_allclose(found.null_mean, Y.sum(axis=0))
+
+
 def test_single_precision_stays():
     rng = np.random.default_rng(1)
     params, rows = parameters(rng), weights(rng)

@@ -20,8 +20,6 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 # precision, because its poles at +-i are many standard deviations away. The closed form would cancel there.
 _SMALL_VARIANCE, _SMALL_RATIO = 0.1, 1e-3
 
-# Queries, keys and scores below this size have squares, and sums of squares, that do not overflow.
-_LARGEST = 1e105
 
 # Least standard deviation, relative to the mean, over which the derivatives of a callable are taken.
 _LEAST_RELATIVE_DEVIATION = 1e-5
@@ -72,20 +70,6 @@ class Kernel(NamedTuple):
     derivatives: Callable[[Array, Array], tuple[Array, Array]]
     has_squared_features: bool = False
     pairs: PairTerms | None = None
-
-
-def check_scores(temperature: float, **matrices: Array) -> None:
-    """Raise an error if scores between the named matrices, or of one with itself, could overflow."""
-    names, beta = " and ".join(matrices), 1 / float(temperature)
-    sizes = [max(float(M.max()), -float(M.min()), 5e-324) for M in matrices.values()]
-    width = next(iter(matrices.values())).shape[1]
-    if not max(*sizes, sizes[0] * beta, width * sizes[0] * beta * sizes[-1]) < _LARGEST:
-        largest = " and ".join(f"{size:.3g}" for size in sizes)
-        raise ValueError(
-            f"Entries of {names}, and their products over the temperature, must be below {_LARGEST:g} in size, but the "
-            f"largest entries are {largest} at temperature={float(temperature):g}. Divide them, or raise the "
-            "temperature."
-        )
 
 
 def _quadrature(f: Callable[[Array], Array], m: Array, v: Array) -> Array:

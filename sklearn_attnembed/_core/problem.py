@@ -125,13 +125,12 @@ def build_key_index(
     if strategy.n_clusters > 1:
         parts = [strategy.partition(Y[problem.group_rows(group)]) for group in range(len(problem.sizes))]
         labels = np.concatenate(parts)
-    near: list[NearKeys | None] = [None] * len(problem.sizes)
-    if strategy.normalizer.has_cells:
-        for group in range(len(problem.sizes)):
-            known = None if before is None or (last := before.near[group]) is None else last.nearest
-            keys = Y[problem.key_rows(group)]
-            key_labels = None if labels is None else labels[problem.key_rows(group)]
-            near[group] = _near_keys(Y[problem.group_rows(group)], keys, key_labels, strategy, known, iteration, run)
+    near: list[NearKeys | None] = []
+    for group in range(len(problem.sizes)):
+        keys, known = problem.key_rows(group), None if before is None else before.near[group]
+        key_labels = None if labels is None else labels[keys]
+        X = Y[problem.group_rows(group)]
+        near.append(_near_keys(X, Y[keys], key_labels, strategy, known, iteration, run))
     return KeyIndex(labels, near)
 
 
@@ -146,14 +145,14 @@ def _near_keys(
     keys: Array,
     labels: Integers | None,
     strategy: Strategy,
-    known: Integers | None,
+    known: NearKeys | None,
     iteration: int,
     run: Runner,
 ) -> NearKeys | None:
-    """Find the near keys of queries and sample the others; None if there are too few keys for others."""
-    if len(keys) <= strategy.n_exact + SAMPLE_SIZE:
+    """Find the near keys of queries and sample the others; None if all keys are summed, being few or by the method."""
+    if not strategy.normalizer.has_cells or len(keys) <= strategy.n_exact + SAMPLE_SIZE:
         return None
-    cells = build_cells_of_all(keys, strategy, iteration, run)
-    nearest = nearest_keys(X, keys, cells, strategy.n_exact, run, known)
+    cells, lists = build_cells_of_all(keys, strategy, iteration, run), None if known is None else known.nearest
+    nearest = nearest_keys(X, keys, cells, strategy.n_exact, run, lists)
     sample = stratified_sample(len(keys), labels, strategy.n_clusters, [strategy.seed, iteration])
     return NearKeys(nearest, sample, labels)

@@ -17,14 +17,7 @@ from .problem import Problem, Strategy
 from .solver import Descent, Step, has_settled
 from .sphere import row_dots, unit_rows
 from .statistics import largest_variance
-from .sweep import (
-    GroupKeys,
-    StepParams,
-    SweepSums,
-    merge_sums,
-    merged_by_group,
-    sweep_block,
-)
+from .sweep import GroupKeys, StepParams, SweepSums, merge_sums, merged_by_group, sweep_block
 from .types import Array, Field
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
@@ -155,11 +148,8 @@ class SoftmaxDescent(Descent):
     def _sweep(self, damping: float, rate: float | None, with_torque: bool) -> list[SweepSums]:
         """Read `current`, write `following` and renew `last`, block by block, so that a block stays in the cache."""
         problem, current, last, following = self.problem, self.current, self.last, self.following
-        targets = walk_targets(
-            *(problem.affinity, current, problem.walk_length, len(problem.sizes), self.run),
-            out=self.walked,
-            scratch=following,
-        )
+        walk = problem.walk_length, len(problem.sizes)
+        targets = walk_targets(problem.affinity, current, *walk, self.run, self.walked, following)
         add_product, bounds = additions(problem.affinity, targets), problem.affinity.bounds
         fields = [self._field(group) for group in range(len(problem.sizes))]
         params = [self._params(group, fields[group], damping, rate, with_torque) for group in range(len(fields))]

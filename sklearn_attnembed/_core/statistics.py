@@ -53,26 +53,8 @@ def _moments(Y: Array, weights: Array | None, diagonal: bool) -> tuple[float, Ar
     return total, mean, np.einsum("ij,ij->j", Y, Y) if diagonal else Y.T @ Y
 
 
-def sphere_statistics(Y: Array, weights: Array | None, null: Array) -> tuple[KeyStatistics, Array]:
-    """Return the statistics of one block of unit keys, and their sum weighted by `null`.
-
-    Products within the block are computed in its own precision. On the sphere no mean is far from the origin, so keys
-    need not be centered before they are multiplied.
-    """
-    w = np.ones(len(Y)) if weights is None else weights
-    total = float(w.sum())
-    first, null_mean = (np.stack([w, null]).astype(Y.dtype) @ Y).astype(np.float64)
-    moment = (Y.T @ (Y if weights is None else w[:, None].astype(Y.dtype) * Y)).astype(np.float64)
-    mean = first / (total or 1)
-    return KeyStatistics(np.array([total]), mean[None], (moment - total * np.outer(mean, mean))[None]), null_mean
-
-
 def block_statistics(
-    Y: Array,
-    weights: Array | None = None,
-    labels: Integers | None = None,
-    n_clusters: int = 1,
-    diagonal: bool = False,
+    Y: Array, weights: Array | None = None, labels: Integers | None = None, n_clusters: int = 1, diagonal: bool = False
 ) -> KeyStatistics:
     """Return the statistics of one block of keys; weights are 1 and the cluster is 0 unless given."""
     if labels is None or n_clusters == 1:

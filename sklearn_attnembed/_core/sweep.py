@@ -187,13 +187,8 @@ def merge_keys(a: GroupKeys, b: GroupKeys) -> GroupKeys:
 
 def merge_sums(a: SweepSums, b: SweepSums) -> SweepSums:
     """Merge the sums over two blocks of one group; the order of blocks has to be fixed for the same bits."""
-    return SweepSums(
-        a.loss + b.loss,
-        a.displacement + b.displacement,
-        a.overshoot + b.overshoot,
-        a.torque + b.torque,
-        merge_keys(a.keys, b.keys),
-    )
+    loss, displacement, overshoot = (x + y for x, y in zip(a[:3], b[:3], strict=True))
+    return SweepSums(loss, displacement, overshoot, a.torque + b.torque, merge_keys(a.keys, b.keys))
 
 
 def merged_by_group(groups: Iterable[int], parts: Iterable[T], merge_two: Callable[[T, T], T]) -> list[T]:

@@ -101,11 +101,7 @@ NEIGHBORS = Normalizer(
     field=lambda keys: exact_field_of(keys) if keys.near is None else neighbor_field(keys, keys.near),
 )
 RANDOM_FOURIER = Normalizer(
-    "random_fourier",
-    estimates.random_fourier,
-    estimates.features_cost,
-    kernels=(SOFTMAX,),
-    feature_sums=fourier_sums,
+    "random_fourier", estimates.random_fourier, estimates.features_cost, kernels=(SOFTMAX,), feature_sums=fourier_sums
 )
 POSITIVE_FEATURES = RANDOM_FOURIER._replace(
     name="positive_features", estimate=estimates.positive_features, feature_sums=positive_sums

@@ -266,12 +266,7 @@ def score_tails(queries: Array, sample: KeySample, moments: tuple[Array, Array, 
 
 
 def own_terms(
-    own_weight: Array,
-    own_score: Array,
-    cluster: Integers,
-    sampled: Mask,
-    kernel: Kernel,
-    mean: Array,
+    own_weight: Array, own_score: Array, cluster: Integers, sampled: Mask, kernel: Kernel, mean: Array
 ) -> KnownTerms:
     """Return the term of each query's own key, if it is a key: the largest term that a sample can miss."""
     rows = np.arange(len(own_weight))

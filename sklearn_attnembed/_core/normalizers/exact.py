@@ -59,13 +59,7 @@ def exact_attention(
 
 
 def exact_log_mass(
-    X: Array,
-    keys: Array,
-    labels: Integers,
-    n_clusters: int,
-    kernel: Kernel,
-    beta: float,
-    log_weights: Array | None,
+    X: Array, keys: Array, labels: Integers, n_clusters: int, kernel: Kernel, beta: float, log_weights: Array | None
 ) -> Array:
     """Compute the log mass of every cluster, summed over all keys; ndarray of shape (n, n_clusters)."""
     if n_clusters == 1:

@@ -125,10 +125,7 @@ class FarKeys(NamedTuple):
 
 
 def _far_mass(
-    moments: tuple[float, Array, Array],
-    near: tuple[Array, Array],
-    sample: tuple[Array, Array],
-    reference: Array,
+    moments: tuple[float, Array, Array], near: tuple[Array, Array], sample: tuple[Array, Array], reference: Array
 ) -> FarKeys:
     """Sum exp(s_j - reference) over the far keys of one cluster, by regression on a sample of them.
 
