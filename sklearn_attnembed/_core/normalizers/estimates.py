@@ -150,11 +150,7 @@ def _moments(fitted: FittedKeys, X: Array) -> tuple[Array, Array, Array]:
 
 
 def _from_sample(
-    fitted: FittedKeys,
-    X: Array,
-    moments: tuple[Array, Array, Array],
-    known: KnownTerms | None,
-    controls: bool = True,
+    fitted: FittedKeys, X: Array, moments: tuple[Array, Array, Array], known: KnownTerms | None, controls: bool = True
 ) -> Estimate:
     """Estimate log Z from the scores of the sample."""
     plan, sample, u = fitted.plan, fitted.sample, fitted.sampling_weight
