@@ -200,3 +200,15 @@ def test_error_of_the_mixture_is_three_parts():
     own = 1.3 * np.sum(queries**2, axis=1) + np.mean(np.log(model.sample.weight)) - sampled
     parts = log_z - sampled, noise, np.log1p(np.exp(own))
     assert_allclose(error, np.sqrt(sum(np.square(part) for part in parts)))
+
+
+def test_what_each_normalizer_needs():
+    flags = {
+        "is_exact": {"exact"},
+        "keeps_keys": {"exact", "neighbors"},
+        "uses_sample": {"control_variate", "sampling", "neighbors"},
+        "has_hash_index": {"control_variate", "sampling"},
+        "has_cells": {"neighbors"},
+    }
+    for flag, names in flags.items():
+        assert {name for name, normalizer in NORMALIZERS.items() if getattr(normalizer, flag)} == names
