@@ -150,7 +150,7 @@ def _indexing(size: Size) -> int:
     clusters = 2 * copied * size.d * size.itemsize if size.n_clusters > 1 else 0
     if not size.normalizer.has_cells:
         return clusters
-    n_scanned = max(inverted_index.n_keys_scanned(size.n_exact) * inverted_index._AGAIN, size.n_exact)
+    n_scanned = max(inverted_index.n_keys_scanned(size.n_exact) * inverted_index.SHARE_OF_RESCAN, size.n_exact)
     block = inverted_index._BLOCK_ELEMENTS
     # Scores and their order, and the gathered vectors of the keys that were near before.
     scores = int(block * (size.itemsize + 8) + block / n_scanned * size.n_exact * size.d * size.itemsize)

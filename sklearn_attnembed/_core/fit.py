@@ -12,7 +12,7 @@ from .pairwise_objective import PairwiseDescent, PairwiseSchedule, random_starts
 from .parallel import Runner
 from .problem import Problem, Strategy, build_cells_of_all
 from .softmax_objective import SoftmaxDescent, SoftmaxSchedule
-from .solver import Descent, Report, Schedule, Solution, minimize
+from .solver import Report, Solution, minimize
 from .types import Array
 
 
@@ -54,18 +54,13 @@ def fit_vectors(
     -------
     solution : Solution
     """
-    objective: Callable[[Array], Descent]
-    schedule: Schedule
-    starts = [Y]
+    solve = partial(minimize, max_iter=max_iter, begin=begin, report=report)
     if problem.kernel.pairs is None:
-        objective = partial(SoftmaxDescent, problem, strategy, is_warm, run)
-        schedule = SoftmaxSchedule(strategy, max_iter, tol, is_gradient=is_gradient, is_warm=is_warm)
-    else:
-        objective = partial(PairwiseDescent, problem, strategy, np.empty_like(Y), run)
-        schedule = PairwiseSchedule(strategy, max_iter, tol, problem.kernel.pairs.background, is_warm=is_warm)
-        if schedule.has_search:
-            starts += random_starts(Y, strategy.seed, n_init - 1)
-    return minimize(objective, schedule, starts, max_iter=max_iter, begin=begin, report=report)
+        plain = SoftmaxSchedule(strategy, max_iter, tol, is_gradient=is_gradient, is_warm=is_warm)
+        return solve(partial(SoftmaxDescent, problem, strategy, is_warm, run), plain, [Y])
+    fading = PairwiseSchedule(strategy, max_iter, tol, problem.kernel.pairs.background, is_warm=is_warm)
+    starts = [Y, *(random_starts(Y, strategy.seed, n_init - 1) if fading.has_search else [])]
+    return solve(partial(PairwiseDescent, problem, strategy, np.empty_like(Y), run), fading, starts)
 
 
 def fitted_model(

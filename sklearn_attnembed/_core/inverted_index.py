@@ -24,7 +24,7 @@ KEYS_PER_CELL, _LARGE = 256, 2**16
 _PER_CELL = 32
 
 # Share of the keys that are scanned again where lists are known.
-_AGAIN = 0.25
+SHARE_OF_RESCAN = 0.25
 
 # Rows assigned at once; pairs of query and cell held at once; elements of a temporary block.
 _ROWS, _PAIRS, _BLOCK_ELEMENTS = 4096, 2**17, 2**18
@@ -69,8 +69,8 @@ def build_cells(keys: Array, active: Integers, labels: Integers, cluster: Cluste
         if n_cells > 1:
             step = max(len(members) // (_PER_CELL * n_cells), 1)
             middle = cluster(rounded(keys[members[::step]]), n_cells)
-            blocks = [members[i : i + _ROWS] for i in range(0, len(members), _ROWS)]
-            cell = np.concatenate(list(run(partial(_assign, keys, blocks, middle), range(len(blocks)))))
+            nearest = partial(_nearest_of_block, keys, members, middle)
+            cell = np.concatenate(list(run(nearest, range(0, len(members), _ROWS))))
         order = np.argsort(cell, kind="stable")
         inside = np.split(members[order], np.cumsum(np.bincount(cell))[:-1])
         parts += [part for part in inside if len(part)]
@@ -83,8 +83,8 @@ def build_cells(keys: Array, active: Integers, labels: Integers, cluster: Cluste
     )
 
 
-def _assign(keys: Array, blocks: list[Integers], centers: Array, block: int) -> Integers:
-    return nearest_center(keys[blocks[block]], centers)
+def _nearest_of_block(X: Array, rows: Integers, centers: Array, start: int) -> Integers:
+    return nearest_center(X[rows[start : start + _ROWS]], centers)
 
 
 def cells_of(cells: Cells, keys: Integers) -> Integers:
@@ -114,10 +114,9 @@ def nearest_keys(
     Queries that are nearest to the same center scan the same cells, so that their scores are one dense product. `known`
     are lists found earlier, in other cells: the best of both are kept, and fewer cells are scanned.
     """
-    wanted = max(n_keys_scanned(n_exact) * (1 if known is None else _AGAIN), n_exact)
+    wanted = max(n_keys_scanned(n_exact) * (1 if known is None else SHARE_OF_RESCAN), n_exact)
     sizes, centers = np.diff(cells.starts), cells.centers.astype(X.dtype, copy=False)
-    blocks = [slice(i, i + _ROWS) for i in range(0, len(X), _ROWS)]
-    center = np.concatenate(list(run(lambda block: nearest_center(X[blocks[block]], centers), range(len(blocks)))))
+    center = np.concatenate(list(run(lambda i: nearest_center(X[i : i + _ROWS], centers), range(0, len(X), _ROWS))))
     order = np.argsort(center, kind="stable")
     ends = np.searchsorted(center[order], np.arange(len(sizes) + 1))
     near = np.argsort(-(cells.centers @ cells.centers.T) + np.einsum("ij,ij->i", cells.centers, cells.centers) / 2)

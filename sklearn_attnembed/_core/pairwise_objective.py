@@ -92,8 +92,6 @@ class PairwiseDescent(Descent):
         """Return the vectors without momentum."""
         return self.last
 
-    best = latest
-
 
 def random_starts(Y: Array, seed: int, n_starts: int) -> list[Array]:
     """Return further random unit vectors of the shape of `Y`."""

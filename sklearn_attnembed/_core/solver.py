@@ -78,12 +78,12 @@ class Descent(ABC):
         """Move all vectors once."""
 
     @abstractmethod
-    def best(self) -> Array:
-        """Return the best vectors so far."""
-
-    @abstractmethod
     def latest(self) -> Array:
         """Return the vectors after the last iteration."""
+
+    def best(self) -> Array:
+        """Return the best vectors so far: the latest, unless the objective keeps others."""
+        return self.latest()
 
     def rebuild_index(self, iteration: int) -> None:
         """Build clusters and lists of near keys from the vectors as they are."""

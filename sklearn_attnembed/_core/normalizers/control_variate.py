@@ -201,21 +201,11 @@ def control_variate_estimate(
 ) -> tuple[Array, Array]:
     """Estimate log Z and its standard error from the scores of a sample, by regression on their known moments.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n, s)
-        Scores of the queries with the sampled keys, which are sorted by cluster; overwritten.
-    sample, sampling_weight : KeySample and ndarray of shape (s,)
-        Result of `split`.
-    kernel : Kernel
-    moments : tuple of ndarray
-        Weight of each cluster (kappa,), mean and variance of the scores in it (n, kappa).
-    controls : bool
-        Whether to regress at all. Where the regression has the larger error it is not used either.
-    quadratic : bool
-        Whether the variances are exact, so that squares of scores can be regressors.
-    known : KnownTerms or None
-        Keys whose terms are known exactly, which the sample does not represent.
+    `scores`, of shape (n, s), are those of the queries with the sampled keys, sorted by cluster as `split` returns
+    them; they are overwritten. `moments` are the weight of each cluster, and mean and variance of the scores in it.
+    The sample does not represent the keys whose terms are `known`. Squares of scores are regressors only if the
+    variances are exact, `quadratic`. Without `controls` there is no regression, and where its error is the larger one
+    it is not used either.
     """
     weight, mean, variance = moments
     log_f = kernel.log_value(scores)
@@ -226,8 +216,7 @@ def control_variate_estimate(
         rest = np.maximum(rest - known.zeroth.sum(axis=1), 0)
         reference = known.log_mass
     reference = finite_or_zero(np.maximum(reference, log_f.max(axis=1, initial=-np.inf)))
-    f = log_f - reference[:, None]
-    np.exp(f, out=f)
+    f = np.exp(log_f - reference[:, None])
     weights = _Weights(u, np.maximum(u * (u - sample.weight), 0), rest)
 
     average = weights.mean(f)
@@ -243,9 +232,7 @@ def control_variate_estimate(
             total = np.where(np.isinf(error), np.maximum(regressors.offset @ weight - offset, 0), total)
     error = np.where(np.isinf(error), total, error)
     total = np.maximum(total, f @ sample.weight)  # Z is at least the sum of the terms that were seen
-    if known is not None:
-        total += np.exp(known.log_mass - reference)
-    total = np.maximum(total, 0)
+    total = np.maximum(total + (0 if known is None else np.exp(known.log_mass - reference)), 0)
     return LogSum(reference, total).log(), np.where(total > 0, error / np.where(total > 0, total, 1), 0)
 
 
