@@ -369,7 +369,7 @@ class AttentionEmbedding(
             warn(
                 f"AttentionEmbedding ended at a loss of {self.loss_curve_[-1]:.4g}, which is impossible: a true loss "
                 f"lies between {bounds.lowest:.4g}, the entropy of the affinities, and {bounds.highest:.4g}. At "
-                f"temperature={self.temperature:g}, normalizer={self.normalizer!r} is out of its depth. Raise the "
+                f"temperature={self.temperature:g}, normalizer={self.normalizer!r} is too inaccurate. Raise the "
                 "temperature, or use normalizer='neighbors'.",
                 ConvergenceWarning,
             )

@@ -226,7 +226,7 @@ def check_row_number(i: Any, n_rows: int) -> None:
     if not isinstance(i, Integral) or isinstance(i, bool) or not 0 <= int(i) < n_rows:
         raise ValueError(
             f"i must be the number of a row, an integer from 0 to {n_rows - 1}, but is {i!r}. Rows count from "
-            "0; to look at new ones pass X."
+            "0; for new ones pass X."
         )
 
 

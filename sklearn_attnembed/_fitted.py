@@ -202,6 +202,6 @@ def check_operator(X: Any, kernel: str) -> None:
     """Raise an error for a LinearOperator if the kernel needs the score of each affinity."""
     if is_by_pairs(kernel) and isinstance(X, LinearOperator):
         raise ValueError(
-            f"kernel={kernel!r} looks at affinities one by one, but X is a LinearOperator, which has products "
+            f"kernel={kernel!r} needs affinities one by one, but X is a LinearOperator, which has products "
             "only. Pass a sparse matrix, or use kernel='softmax'."
         )

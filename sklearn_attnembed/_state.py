@@ -228,7 +228,7 @@ _SAMPLE: dict[str, tuple[Any, Kind]] = {
     "cluster": ("labels", numbers(INTEGERS, "n_drawn", below="n_clusters")),
     "cell": ("cells", numbers(INTEGERS, "n_drawn")),
 }
-_LEDGER: dict[str, tuple[Any, Kind]] = {
+_HASH_INDEX: dict[str, tuple[Any, Kind]] = {
     "hash": (0, numbers(UINT64, "n_distinct")),
     "weight": (1, numbers(FLOAT64, "n_distinct")),
 }
@@ -242,7 +242,7 @@ _SUMMARY: dict[str, tuple[Any, Kind]] = {
     "heavy_keys": ("heavy_keys", numbers(FLOAT64, "n_heavy", "width")),
     "heavy_weights": ("heavy_weights", numbers(FLOAT64, "n_heavy")),
     "sample": ("sample", Group(_SAMPLE, _record(KeySample), ("width", "n_clusters"))),
-    "key_counts": ("hash_index", Listing(Group(_LEDGER, lambda values: (values[0], values[1])))),
+    "key_counts": ("hash_index", Listing(Group(_HASH_INDEX, lambda values: (values[0], values[1])))),
     "feature_sums": ("features", Maybe(Group(_FEATURES, _record(LogSum)))),
     "cells": ("cells", Maybe(_cells("width", "n_keys"))),
     "tails": ("tails", Maybe(numbers(FLOAT64, "n_clusters"))),

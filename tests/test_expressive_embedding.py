@@ -23,7 +23,7 @@ from sklearn_attnembed._core import fit
 from sklearn_attnembed._core.sphere import unit_rows
 from sklearn_attnembed.datasets import make_block_model
 
-# Of few rows and at low temperatures a Gaussian is out of its depth, and says so: not what is tested here.
+# With few rows and at low temperatures a Gaussian misses log Z, and the fit says so: not what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* ended at a loss:sklearn.exceptions.ConvergenceWarning")
 
 

@@ -267,7 +267,7 @@ MESSAGES = {
     ),
     "expressive, of an operator": (
         lambda: precomputed(aslinearoperator(A), kernel="expressive"), ValueError,
-        "kernel='expressive'", "looks at affinities one by one", "X is a LinearOperator",
+        "kernel='expressive'", "needs affinities one by one", "X is a LinearOperator",
         "Pass a sparse matrix, or use kernel='softmax'",
     ),
     "expressive, of walks": (

@@ -44,7 +44,7 @@ class Model(NamedTuple):
     cells : Cells or None
         Index to find them by; None if all keys are summed.
     near : NearKeys or None
-        The sample that stands for the other keys, and the clusters.
+        The sample that represents the other keys, and the clusters.
     """
 
     targets: Array

@@ -1,4 +1,4 @@
-"""Work on threads: how many of them, and those of BLAS and OpenMP kept to one meanwhile."""
+"""Blocks of rows, and threads to run them on while BLAS and OpenMP are limited to one thread each."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ _BLOCK_ELEMENTS = 2**18
 
 
 def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
-    """Cut groups of rows, lying one after the other, into blocks of next to equal size that straddle no group."""
+    """Cut consecutive groups of rows into blocks of nearly equal size, none of which has rows of two groups."""
     most = int(np.clip(_BLOCK_ELEMENTS // max(int(width), 1), 64, 8192))
     blocks, start = [], 0
     for size in sizes:
@@ -33,34 +33,34 @@ def row_blocks(sizes: Sequence[int], width: int) -> list[slice]:
 Runner = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
 
 
-# Held by whoever reads or writes these two, and whoever forks.
+# Held while these two are read or written, and during a fork.
 _lock = RLock()
 
 
-# The threads inside `_one_thread_each`, once for each time that they entered it.
+# Threads inside `_one_thread_each`, once for each time that they have entered it.
 _inside: list[int] = []
 
 
-# The libraries that these keep to one thread, by file, and how many threads they had before.
+# Libraries that they limit to one thread, by file, and their limits before.
 _limited: dict[str, tuple[Any, int]] = {}
 
 
 @contextmanager
 def block_runner(n_jobs: int | None) -> Iterator[Runner]:
-    """Run a function over block numbers on threads, results in order; BLAS keeps to one thread inside.
+    """Run a function over block numbers on threads, with results in order and BLAS limited to one thread.
 
-    One thread for each block, whatever `n_jobs`: so the number of threads cannot change a bit of the result.
+    Each block is computed by one thread, whatever `n_jobs` is, so that the number of threads changes no bit.
     """
     n = n_threads(n_jobs)
     with _one_thread_each(), ThreadPoolExecutor(n, initializer=_limit_own) as pool:
-        yield map if n == 1 else pool.map  # joblib's own threads wait in steps of 10 ms for each other
+        yield map if n == 1 else pool.map  # joblib's own threads wait for each other in steps of 10 ms
 
 
 def n_threads(n_jobs: int | None) -> int:
-    """Threads that `n_jobs` stands for; inside a worker of joblib no more than its share of the cores.
+    """Return the number of threads that `n_jobs` asks for; inside a worker of joblib at most its share of the cores.
 
-    That is what joblib has left to OpenMP in a process of its own, and one where workers are threads or daemons: there
-    nothing says how many others there are.
+    In a process of its own that share is what joblib has left to OpenMP. It is one where workers are threads or
+    daemons, because the number of other workers is not known there.
     """
     if n_jobs == 0:
         raise ValueError("n_jobs must be a number of threads, or negative to count from all cores down; got 0. Pass 1.")
@@ -74,11 +74,11 @@ def n_threads(n_jobs: int | None) -> int:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Keep the threads of BLAS and OpenMP to one, in as many threads at once as there are; all is as before after.
+    """Limit BLAS and OpenMP to one thread, in any number of threads at once, and restore the limits afterwards.
 
-    Where the number is the calling thread's own, as of OpenMP, each sets and restores it. Where it is the process's, as
-    of OpenBLAS, the first to come sets it and the last to leave restores it, whoever that is. Libraries loaded
-    meanwhile are limited from the next call on.
+    Where the limit belongs to the calling thread, as with OpenMP, each thread sets and restores it. Where it belongs to
+    the process, as with OpenBLAS, the first thread that enters sets it and the last one that leaves restores it.
+    Libraries that are loaded in the meantime are limited from the next call on.
     """
     shared, own = _libraries()
     before = [(lib, lib.num_threads) for lib in own]
@@ -99,13 +99,13 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _limit_own() -> None:
-    """Limit, for the calling thread, what is limited thread by thread."""
+    """Set the limits that belong to the calling thread."""
     for lib in _libraries()[1]:
         lib.set_num_threads(1)
 
 
 def _restore_after_the_last() -> None:
-    """Give libraries the threads back that they had, unless somebody else has changed their number since."""
+    """Restore the limits of libraries that nothing else has changed since."""
     while _limited and not _inside:
         lib, number = _limited.popitem()[1]
         if lib.num_threads == 1:
@@ -113,7 +113,7 @@ def _restore_after_the_last() -> None:
 
 
 def _set_shared(lib: Any, number: int) -> None:
-    """Set a number of threads of the process; threadpoolctl ignores all threads but the first that ever did."""
+    """Set a limit of the process. Without a release threadpoolctl ignores all threads but the first that set one."""
     release = getattr(lib, "clear_controlling_thread", lambda force: None)
     release(force=True)
     lib.set_num_threads(number)
@@ -121,13 +121,13 @@ def _set_shared(lib: Any, number: int) -> None:
 
 
 def _libraries() -> tuple[list[Any], list[Any]]:
-    """Libraries whose number of threads is the process's, and those where it is the calling thread's own."""
+    """Return the libraries whose limit belongs to the process, and those where it belongs to the calling thread."""
     return _libraries_of(len(sys.modules))
 
 
 @lru_cache(maxsize=1)
 def _libraries_of(n_modules: int) -> tuple[list[Any], list[Any]]:
-    """The same, looked up anew where modules have been imported since, for that takes milliseconds."""
+    """Return the same from a cache that is renewed when modules have been imported; a search takes milliseconds."""
     shared: list[Any] = []
     own: list[Any] = []
     for lib in ThreadpoolController().lib_controllers:
@@ -142,7 +142,7 @@ def _libraries_of(n_modules: int) -> tuple[list[Any], list[Any]]:
 
 
 def _forget_other_threads() -> None:
-    """In a process just forked, where one thread alone is left."""
+    """Forget the threads that a fork has not copied."""
     _inside[:] = [thread for thread in _inside if thread == get_ident()]
     _restore_after_the_last()
     _lock.release()

@@ -143,14 +143,15 @@ def indexed_weight(index: HashIndex, hashes: Hashes) -> Array:
 
 
 # Drawing for an embedding ----------------------------------------------------------------------------
-# Keys that stand for those that are not near, in all, and at least so many in each cluster.
+# Number of keys that represent those that are not near, in all and at least in each cluster.
 SAMPLE_SIZE, _CLUSTER_SAMPLE = 256, 64
 
 
 def stratified_sample(n: int, labels: Integers | None, n_clusters: int, seed: list[int]) -> list[Integers]:
     """Draw numbers of keys from each cluster, with equal probability and without replacement.
 
-    The keys move between draws, so that a hash of what they are would tell nothing; numbers are drawn instead.
+    The keys of an embedding move between draws, so that bottom-k sampling would have to hash all of them each time,
+    which takes hundreds of times as long as drawing numbers. Their order, unlike that of given keys, does not change.
     """
     generator = np.random.default_rng(seed)
     labels = np.zeros(n, np.intp) if labels is None else labels

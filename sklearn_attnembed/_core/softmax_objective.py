@@ -175,7 +175,7 @@ class SoftmaxDescent(Descent):
         statistics = self.keys[problem.key_group[group]].statistics
         if index is None and problem.weight is None:
             return None
-        normalizer = GAUSSIAN if index is None else self.strategy.normalizer  # one Gaussian leads most of the way
+        normalizer = GAUSSIAN if index is None else self.strategy.normalizer  # the first stage needs no more
         assert normalizer.field is not None
         vectors, near = self.current[problem.key_rows(group)], None if index is None else index.near[group]
         return normalizer.field(AttendedKeys(statistics, vectors, problem.key_weights(group), problem.beta, near))
@@ -194,8 +194,8 @@ class SoftmaxDescent(Descent):
             moment = queries.covariance[0] + np.outer(queries.mean[0], queries.mean[0])
             log_z = float(np.log(keys.weight[0]) + beta / 2 * np.vdot(spread, moment))
             offset, matrix = offset - keys.mean[0], matrix - spread
-        push = 0.0 if rate is not None else float(momentum(self.momentum.age))
-        return StepParams(beta, offset.astype(dtype), matrix.astype(dtype), log_z, push, rate, with_torque)
+        share = 0.0 if rate is not None else float(momentum(self.momentum.age))
+        return StepParams(beta, offset.astype(dtype), matrix.astype(dtype), log_z, share, rate, with_torque)
 
 
 def smooth_over_graph(problem: Problem, Y: Array, run: Runner) -> None:
