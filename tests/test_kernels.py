@@ -144,3 +144,8 @@ def test_background_is_added():
         assert_allclose(part, (above - below) / (2 * h), atol=1e-8)
     assert with_background(EXPRESSIVE, 0) is EXPRESSIVE
     assert np.isfinite(with_background(SOFTMAX, 0.1).log_value(np.array([1e4]))[0])
+
+
+def test_squared_features_belong_to_kernels_of_the_squared_score():
+    assert {name for name, kernel in KERNELS.items() if kernel.has_squared_features} == {"squared", "expressive"}
+    assert not as_kernel(np.exp).has_squared_features

@@ -212,3 +212,27 @@ def test_what_each_normalizer_needs():
     }
     for flag, names in flags.items():
         assert {name for name, normalizer in NORMALIZERS.items() if getattr(normalizer, flag)} == names
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_weights_of_any_size_have_the_same_field(factor):
+    """Weights that are all multiplied by one number add its logarithm to log Z."""
+    labels = np.arange(900) % 2
+    near = NearKeys(np.argsort(-X @ KEYS.T, axis=1)[:, :6], [np.arange(0, 900, 10), np.arange(1, 900, 10)], labels)
+    fields = []
+    for weights in (WEIGHTS, factor * WEIGHTS):
+        attended = AttendedKeys(block_statistics(KEYS, weights, labels, 2), KEYS, weights, 2.0)
+        fields.append(neighbor_field(attended, near)(X, slice(None)))
+    assert_allclose(fields[1][0], fields[0][0] + np.log(factor), rtol=1e-9)
+    assert_allclose(fields[1][1], fields[0][1], rtol=1e-6, atol=1e-9)
+
+
+def test_cluster_whose_keys_are_all_near():
+    labels = np.where(np.arange(900) < 4, 1, 0)
+    others = np.argsort(-X @ KEYS[4:].T, axis=1)[:, :3] + 4
+    near = NearKeys(np.hstack([np.tile(np.arange(4), (30, 1)), others]), [np.arange(4, 900), np.arange(4)], labels)
+    attended = AttendedKeys(block_statistics(KEYS, WEIGHTS, labels, 2), KEYS, WEIGHTS, 1.0)
+    log_z, gradient = neighbor_field(attended, near)(X, slice(None))
+    terms = WEIGHTS * np.exp(X @ KEYS.T)
+    assert_allclose(log_z, np.log(terms.sum(axis=1)), atol=1e-4)
+    assert_allclose(gradient, terms @ KEYS / terms.sum(axis=1, keepdims=True), atol=1e-3)

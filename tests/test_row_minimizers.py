@@ -58,3 +58,50 @@ def test_iterated_response_is_stationary(kind, beta):
         [row_minimizers.iterated_response(c, sphere.unit_rows(c.copy()), field, stiffness) for c in C[:, None]]
     )
     assert_allclose(alone, X, atol=1e-8)
+
+
+def inverse_hessian(moved, change, scale):
+    """Compute the BFGS estimate as a matrix, from the oldest pair to the newest."""
+    H = scale * np.eye(moved.shape[1])
+    for s, y in zip(moved, change, strict=True):
+        V = np.eye(len(s)) - np.outer(y, s) / (s @ y)
+        H = V.T @ H @ V + np.outer(s, s) / (s @ y)
+    return H
+
+
+@pytest.mark.parametrize("n_pairs", [0, 1, 5, 8, 11])
+def test_history_is_the_inverse_hessian_of_the_last_eight_pairs(n_pairs):
+    rng = np.random.default_rng(0)
+    history = row_minimizers.History(np.zeros((8, 3, 5)), np.zeros((8, 3, 5)), np.zeros((8, 3)))
+    moved = rng.standard_normal((n_pairs, 3, 5))
+    change = moved + 0.3 * rng.standard_normal((n_pairs, 3, 5))
+    for iteration, (s, y) in enumerate(zip(moved, change, strict=True)):
+        history.put(iteration, np.arange(3), s, y, 1 / np.einsum("ij,ij->i", s, y))
+    gradient, scale = rng.standard_normal((3, 5)), np.array([0.5, 1.0, 2.0])
+    rows = np.array([2, 0])
+    found = history.times_inverse_hessian(gradient, rows, n_pairs, scale)
+    for row, vector in zip(rows, found, strict=True):
+        assert_allclose(vector, inverse_hessian(moved[-8:, row], change[-8:, row], scale[row]) @ gradient[row])
+
+
+def test_rows_that_are_not_named_lose_the_oldest_pair():
+    history = row_minimizers.History(np.ones((8, 3, 2)), np.ones((8, 3, 2)), np.ones((8, 3)))
+    history.put(9, np.array([1]), np.full((1, 2), 2.0), np.full((1, 2), 3.0), np.full(1, 4.0))
+    assert [part[1].tolist() for part in history] == [[[0, 0], [2, 2], [0, 0]], [[0, 0], [3, 3], [0, 0]], [0, 4, 0]]
+    assert all(np.all(np.delete(part, 1, axis=0) == 1) for part in history)
+
+
+@pytest.mark.parametrize(("beta", "most"), [(2.0, 15), (50.0, 40)])
+def test_few_steps_lead_to_the_minimum(beta, most):
+    """Steps of a gradient descent would be many times as many."""
+    keys = RNG.standard_normal((200, 4)) / 2
+    field, calls = exact_field(keys, None, beta), []
+
+    def counted(X, rows):
+        calls.append(len(X))
+        return field(X, rows)
+
+    C = RNG.standard_normal((7, 4))
+    stiffness = beta * largest_variance(block_statistics(keys))
+    row_minimizers.iterated_response(C, sphere.unit_rows(C.copy()), counted, stiffness)
+    assert len(calls) <= most

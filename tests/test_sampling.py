@@ -211,3 +211,33 @@ def test_sample_of_each_cluster():
     other = stratified_sample(1530, labels, 3, [0, 2])
     assert_array_equal(again[0], stratified_sample(1530, labels, 3, [0, 1])[0])
     assert not np.array_equal(again[0], other[0])
+
+
+# Hashes, written out -----------------------------------------------------------------------------------
+SPREAD, ALL = 0x9E3779B97F4A7C15, 2**64 - 1
+
+
+def mixed(h):
+    """Compute the finalizer of splitmix64 with Python's integers."""
+    h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9 & ALL
+    h = (h ^ (h >> 27)) * 0x94D049BB133111EB & ALL
+    return h ^ (h >> 31)
+
+
+def test_hashes_are_the_same_on_every_machine():
+    X = np.array([[0.0, -1.5, 3.0], [-0.0, 2.0**-40, 1e30], [5e-324, 7.0, -0.1]], np.float64)
+    for row, found in zip(X, hash_rows(X).tolist(), strict=True):
+        bits = [int(np.array(value + 0.0).view(np.uint64)) for value in rounded(row).tolist()]
+        columns = [mixed((column + 1) * SPREAD & ALL) for column in range(3)]
+        assert found == mixed(sum(mixed(b ^ c) * SPREAD for b, c in zip(bits, columns, strict=True)) & ALL)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_ranks_follow_from_hashes_and_weights(seed):
+    sample = sample_of(EVERY[:50], WEIGHTS, size=20, seed=seed)
+    exponential = {}
+    for row, h in enumerate(hash_rows(KEYS[:50]).tolist()):
+        exponential[row] = -np.log1p(-(mixed(h ^ mixed(seed * SPREAD & ALL)) >> 11) / 2**53)
+    drawn = sorted(exponential, key=lambda row: exponential[row] / WEIGHTS[row])[:21]
+    assert sample.rows.tolist() == drawn
+    assert_allclose(sample.exponential, [exponential[row] for row in drawn], rtol=1e-12)

@@ -145,6 +145,7 @@ def test_rotation_is_found():
     assert_allclose(found, generator, atol=0.1 * np.abs(generator).max())
     assert_allclose(found, -found.T, atol=1e-12)
     assert_array_equal(fitted_rotation(np.zeros((5, 5)), np.zeros((5, 5))), 0)
+    assert_allclose(fitted_rotation(1e-6 * (Y.T @ (Y @ generator)), 1e-6 * (Y.T @ Y)), found, atol=1e-9)
 
 
 # Steps -----------------------------------------------------------------------------------------------
@@ -235,3 +236,15 @@ def test_building_the_index_starts_momentum_and_the_best_iterate_anew():
     assert descent.momentum.rotation is rotation
     assert descent.lowest == np.inf
     assert_allclose(descent.keys[0].statistics.mean, block_statistics(descent.current).mean)
+
+
+def test_gradient_step_by_hand():
+    """Rows turn towards their normalized downhill direction."""
+    P, Y = data()
+    problem, beta = problem_of(P), 2.0
+    descent = SoftmaxDescent(problem, PLAIN, True, map, Y.copy())
+    descent.step(Step(rate=0.6), 0)
+    statistics = block_statistics(Y)
+    direction = P @ Y - problem.null @ Y - statistics.mean[0] - beta * Y @ statistics.covariance[0]
+    direction -= np.einsum("ij,ij->i", direction, Y)[:, None] * Y
+    assert_allclose(descent.current, 0.8 * Y + 0.6 * unit_rows(direction), rtol=1e-9, atol=1e-12)
