@@ -21,6 +21,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -298,16 +299,19 @@ def record(files):
 def tests_for(mutant, known):
     """Tests that execute the changed statement, one case of each function first, fastest first, within the budget."""
     lines = known["lines"].get(mutant.module, {})
-    names = {name for line in mutant.statement for name in lines.get(str(line), [])} - set(known["failed"])
-    if not names:  # executed on import alone: every test of the module may tell
-        names = {name for tests in lines.values() for name in tests} - set(known["failed"])
+    names = {name for line in mutant.statement for name in lines.get(str(line), [])}
+    if not names:  # executed on import alone: all tests of the module, those in files that name it first
+        names = {name for tests in lines.values() for name in tests}
+    is_named = re.compile(rf"\b{mutant.module.rpartition('.')[2]}\b").search
+    files = {name.partition("::")[0] for name in names}
+    others = {name for name in files if not is_named((ROOT / name).read_text(encoding="utf8"))}
     seen, order = defaultdict(int), []
-    for name in sorted(names, key=lambda name: (known["seconds"].get(name, 0.0), name)):
+    for name in sorted(names - set(known["failed"]), key=lambda name: (known["seconds"].get(name, 0.0), name)):
         function = name.partition("[")[0]
-        order.append((seen[function], known["seconds"].get(name, 0.0), name))
+        order.append((seen[function], name.partition("::")[0] in others, known["seconds"].get(name, 0.0), name))
         seen[function] += 1
     chosen, total = [], 0.0
-    for _, seconds, name in sorted(order):
+    for *_, seconds, name in sorted(order):
         if total + seconds <= BUDGET or not chosen:
             chosen.append(name)
             total += seconds
