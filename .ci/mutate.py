@@ -142,8 +142,9 @@ def mutants_of(path):
             text = ast.unparse(ast.fix_missing_locations(new))
             text = text if isinstance(new, ast.stmt) else f"({text})"
             found.append(Mutant(module_name(path), function, place.lineno, statement, start, stop, text))
+        is_cast = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "astype"  # copies have equal values
         for name, value in ast.iter_fields(node):
-            if name in ("annotation", "returns", "decorator_list", "bases"):
+            if name in ("annotation", "returns", "decorator_list", "bases") or (name == "keywords" and is_cast):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):

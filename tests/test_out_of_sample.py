@@ -188,3 +188,13 @@ def test_lists_are_numbered_within_the_group_of_the_keys():
     gaussian = build_key_index(problem, Y, strategy._replace(normalizer=GAUSSIAN), None, 0, map)
     assert gaussian.near == [None, None]
     assert build_key_index(problem, Y, strategy._replace(n_clusters=1), None, 0, map).labels is None
+
+
+def test_few_near_keys_are_not_all_keys():
+    """With a sample in place of the others a row ends next to where it ends with all of them, and not there."""
+    Y, U = keys_and_forces(400)
+    cells = build_cells(Y, np.arange(400), np.zeros(400, int), lambda points, k: points[:k], map)
+    near = NearKeys(np.zeros((0, 8), np.int32), [np.arange(0, 400, 5)], None)
+    found = out_of_sample_map(model_of(Y, keys=Y, n_exact=8, cells=cells, near=near))(U)
+    exact = out_of_sample_map(model_of(Y, keys=Y))(U)
+    assert 1e-6 < np.abs(found - exact).max() < 0.1

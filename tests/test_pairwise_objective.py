@@ -11,6 +11,7 @@ from sklearn_attnembed._core.normalizers import GAUSSIAN
 from sklearn_attnembed._core.pairwise_objective import (
     PairwiseSchedule,
     RowBlock,
+    _first_guess,
     attraction_of_pairs,
     gaussian_repulsion,
     pairwise_block,
@@ -277,3 +278,12 @@ def test_clusters_lower_the_error_of_log_z():
         field = repulsion_of(block_statistics(model.key_embedding_), 1.0).field
         gaps.append(np.abs(field(model.embedding_, slice(None))[0] - log_z).mean())
     assert gaps[1] < gaps[0]
+
+
+def test_first_guess_is_on_the_side_of_the_nearest_key():
+    keys = unit_rows(np.array([[1.0, 0.1, 0], [-1.0, 0.2, 0], [0, 0, 1.0]]))
+    piece = sp.csr_array(np.array([[0.7, 0.3, 0], [0.3, 0.7, 0], [0, 0, 1.0]]))
+    expected = unit_rows(np.array([0.7 * keys[0] - 0.3 * keys[1], 0.7 * keys[1] - 0.3 * keys[0], keys[2]]))
+    assert_allclose(_first_guess(piece, keys), expected, atol=1e-12)
+    assert_array_equal(_first_guess(sp.csr_array((2, 3)), keys), 0)
+    assert_array_equal(_first_guess(piece[:1], np.zeros((3, 3))), [[1, 0, 0]])

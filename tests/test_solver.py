@@ -123,3 +123,8 @@ def test_keys_of_blocks_are_merged():
 )
 def test_settled_needs_a_flat_stretch(losses, tol, expected):
     assert has_settled(losses, tol, 5.0) == expected
+
+
+def test_settled_means_two_small_decreases():
+    assert not has_settled([5.0, 4.0, 3.0, 1.0, 1.0], 0.1, 5.0)
+    assert has_settled([5.0, 4.0, 1.0, 1.0, 1.0], 0.1, 5.0)

@@ -119,3 +119,10 @@ def test_largest_variance_of_one_cluster():
         largest_variance(block_statistics(Y, WEIGHTS)), np.linalg.eigvalsh(np.cov(Y.T, aweights=WEIGHTS, bias=True))[-1]
     )
     assert largest_variance(block_statistics(Y[:1])) == 0
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_weights_of_any_size_merge(factor):
+    parts = [block_statistics(Y[rows], factor * WEIGHTS[rows]) for rows in (slice(40), slice(40, 101))]
+    whole = block_statistics(Y, WEIGHTS)
+    assert_same(merge(parts), (factor * whole.weight, whole.mean, factor * whole.scatter))
