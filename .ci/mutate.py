@@ -130,6 +130,8 @@ def mutants_of(path):
     def walk(node, statement, function):
         if isinstance(node, ast.Import | ast.ImportFrom | ast.Raise | ast.Assert | ast.JoinedStr):
             return
+        if isinstance(node, ast.ClassDef):
+            node.body = [child for child in node.body if not isinstance(child, ast.AnnAssign)]
         if isinstance(node, ast.stmt):
             body = getattr(node, "body", None)
             statement = range(node.lineno, (body[0].lineno if body else node.end_lineno + 1))

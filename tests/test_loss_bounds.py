@@ -72,3 +72,12 @@ def test_nothing_is_known_of_an_operator():
 @pytest.mark.parametrize(("loss", "excluded"), [(0.95, False), (0.65, True), (2.005, False), (2.02, True)])
 def test_errors_and_rounding_exclude_nothing(loss, excluded):
     assert Bounds(1.0, 0.1, 2.0).excludes(loss) == excluded
+
+
+def test_two_groups_have_each_other_as_keys():
+    P = sp.csr_array(np.block([[np.zeros((2, 2)), np.full((2, 3), 1 / 3)], [np.full((3, 2), 1 / 2), np.zeros((3, 3))]]))
+    affinity = blocked(P, [slice(0, 2), slice(2, 5)])
+    problem = Problem(affinity, None, [0, 1], [1, 0], [2, 3], np.full(5, 0.4), None, SOFTMAX, 1.0, 1)
+    bounds = loss_bounds(problem, keys_of(np.zeros((2, 4))) + keys_of(np.zeros((3, 4))), np.zeros((5, 4)))
+    uniform = (2 * np.log(3) + 3 * np.log(2)) / 5
+    assert_allclose([bounds.lowest, bounds.highest], [uniform, uniform + 2])
