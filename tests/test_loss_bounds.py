@@ -81,3 +81,9 @@ def test_two_groups_have_each_other_as_keys():
     bounds = loss_bounds(problem, keys_of(np.zeros((2, 4))) + keys_of(np.zeros((3, 4))), np.zeros((5, 4)))
     uniform = (2 * np.log(3) + 3 * np.log(2)) / 5
     assert_allclose([bounds.lowest, bounds.highest], [uniform, uniform + 2])
+
+
+def test_clusters_of_keys_count_together():
+    P, Y = sp.csr_array([[0.5, 0.5], [0.5, 0.5]]), np.zeros((2, 3))
+    keys = [GroupKeys(block_statistics(Y, None, np.arange(2), 2), np.zeros(3))]
+    assert_allclose(loss_bounds(problem_of(P), keys, Y), loss_bounds(problem_of(P), keys_of(Y), Y))
