@@ -17,6 +17,8 @@ from sklearn.utils.extmath import randomized_svd
 
 from sklearn_attnembed import AttentionEmbedding
 
+NETMF_NODES = 10_000  # of the largest graph that NetMF is run on
+
 
 def attnembed(A, d, walk_length, **params):
     """Ours, with the defaults of everything else."""
@@ -96,6 +98,26 @@ def prone(A, d, walk_length, order=10, mu=0.2, theta=0.5):
     return normalize(U * np.sqrt(s))
 
 
+def netmf(A, d, walk_length, window=10, seed=0):
+    """NetMF from the equations of its paper, exact: J. Qiu et al., WSDM 2018, theorem 2.3 and section 3.
+
+    The matrix that DeepWalk factorizes implicitly, log max(1, M) with one negative, where ``M = vol(A) / window
+    (P + ... + P^window) D^-1``, is formed as a dense matrix; ``window=1`` is LINE's. At most `NETMF_NODES` nodes.
+    """
+    if A.shape[0] > NETMF_NODES:
+        raise ValueError(f"NetMF forms an n x n matrix: at most {NETMF_NODES:,} nodes, got {A.shape[0]:,}")
+    degrees = np.asarray(A.sum(axis=1), dtype=float).ravel()
+    inverse = np.divide(1, degrees, out=np.zeros_like(degrees), where=degrees > 0)
+    P = (sp.diags_array(inverse) @ A).tocsr().astype(np.float32)
+    M = np.zeros(A.shape, np.float32)
+    for _ in range(window):
+        M.flat[:: len(M) + 1] += inverse * degrees.sum() / window
+        M = P @ M
+    np.log(np.maximum(M, 1, out=M), out=M)
+    U, s, _ = randomized_svd(M, d, n_iter=5, random_state=seed)
+    return U * np.sqrt(s)
+
+
 def cleora(A, d, walk_length):
     """Cleora at its documented settings: 40 iterations, whitened."""
     from pycleora import SparseMatrix, embed
@@ -143,12 +165,17 @@ METHODS = {
     "edrep": ("edrep", edrep, ("EDRep",), "tab:blue", "D"),
     "deepwalk": ("DeepWalk", deepwalk, ("fastnode2vec", "gensim"), "tab:green", "v"),
     "prone": ("ProNE", prone, (), "tab:purple", "X"),
+    "netmf": ("NetMF, window 10", netmf, (), "tab:olive", "P"),
+    "netmf-1": ("NetMF, window 1", partial(netmf, window=1), (), "darkkhaki", "<"),
     "cleora": ("Cleora", cleora, ("pycleora",), "tab:brown", "h"),
     "spectral": ("SpectralEmbedding", spectral, (), "tab:gray", "p"),
     "walk-svd": ("SVD of the walks", walk_svd, (), "tab:cyan", "*"),
     "attnembed-20": ("AttentionEmbedding, 20 iterations", partial(attnembed, max_iter=20, tol=0), (), "k", "."),
 }
 PEERS = [module for method in METHODS.values() for module in method[2]]
+
+
+LARGEST = {"netmf": NETMF_NODES, "netmf-1": NETMF_NODES}  # nodes that a method is made for
 
 
 def missing(name):

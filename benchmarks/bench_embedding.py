@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 from _common import THREADS, loaders, options, plain, protocols, save, write
-from _peers import METHODS, PEERS, missing
+from _peers import LARGEST, METHODS, PEERS, missing
 
 from sklearn_attnembed.datasets import make_block_model
 
@@ -144,7 +144,8 @@ class Results:
         key = (name, on, d, walk_length, limit)
         if key not in self.known:
             path, sizes, y = self.graph(on)
-            result = sizes | embed(name, path, d, walk_length, limit)
+            is_large = sizes["n"] > LARGEST.get(name, sizes["n"])
+            result = sizes | ({"failed": "dense"} if is_large else embed(name, path, d, walk_length, limit))
             if "failed" not in result and on in GRAPHS:
                 result["quality"] = score(on, np.load(path.with_suffix(".npy")), y)
             print(*key, result, file=sys.stderr, flush=True)
