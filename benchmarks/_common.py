@@ -121,6 +121,39 @@ def plain(value, digits=2):
     return numpy.format_float_positional(value, digits, unique=False, fractional=False, trim="-")
 
 
+def bold(values, form, choose):
+    """Cells of numbers, the best in bold; None is an empty cell."""
+    top = choose((value for value in values if value is not None), default=None)
+    return ["" if v is None else f"**{form(v)}**" if v == top else form(v) for v in values]
+
+
+def fastest(values):
+    """Cells of seconds."""
+    return bold(values, lambda v: plain(v, 3) if v < 100 else f"{v:.0f}", min)
+
+
+def leads(ours, theirs):
+    """Whether paired figures are higher by more than two standard errors of the gap, over seeds."""
+    gap = numpy.subtract(ours, theirs)
+    gap = gap[~numpy.isnan(gap)]
+    return len(gap) > 1 and gap.mean() > 2 * gap.std(ddof=1) / len(gap) ** 0.5
+
+
+def spread(values, digits=1):
+    """Mean and standard deviation."""
+    return f"{numpy.mean(values):.{digits}f} ± {numpy.std(values, ddof=1):.{digits}f}"
+
+
+def ahead(runs, form=spread, package=str):
+    """Cells of paired figures by name; bold are those that lead all of other packages by more than the noise."""
+    cells = []
+    for name, values in runs.items():
+        rivals = [other for key, other in runs.items() if package(key) != package(name)]
+        is_ahead = bool(rivals) and all(leads(values, other) for other in rivals)
+        cells.append(f"**{form(values)}**" if is_ahead else form(values))
+    return cells
+
+
 def measure(call):
     """Result of a call, its seconds, and the megabytes that were resident at most beyond those before (Linux)."""
 

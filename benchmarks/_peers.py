@@ -1,9 +1,13 @@
-"""The methods of bench_embedding.py, each a function (adjacency, dimension, walk length) -> vectors of the nodes.
+"""The methods of bench_embedding.py, each a function (adjacency, dimension, walk length, seed) -> vectors of the nodes.
 
-Peers are given two threads and their own settings, and are imported where used: what is not installed is skipped.
-Isolated nodes get zero vectors where a peer does not know them.
+Peers are given as many threads as ``OMP_NUM_THREADS`` says, two without it, and their own settings. They are imported
+where used: what is not installed is skipped. Isolated nodes get zero vectors where a peer does not know them.
+
+NRP (R. Yang et al., VLDB 2020) and STRAP (Y. Yin and Z. Wei, KDD 2019) are not here: their authors' code is C++ and
+MATLAB to be compiled by hand, and the package index has neither.
 """
 
+import os
 from functools import partial
 from importlib.util import find_spec
 
@@ -17,20 +21,21 @@ from sklearn.utils.extmath import randomized_svd
 
 from sklearn_attnembed import AttentionEmbedding
 
+N_JOBS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 NETMF_NODES = 10_000  # of the largest graph that NetMF is run on
 
 
-def attnembed(A, d, walk_length, **params):
+def attnembed(A, d, walk_length, seed=0, **params):
     """Ours, with the defaults of everything else."""
-    model = AttentionEmbedding(d, affinity="precomputed", walk_length=walk_length, n_jobs=2, random_state=0, **params)
-    return model.fit(A).embedding_
+    settings = {"affinity": "precomputed", "walk_length": walk_length, "n_jobs": N_JOBS, "random_state": seed}
+    return AttentionEmbedding(d, **settings, **params).fit(A).embedding_
 
 
-def edrep(A, d, walk_length):
+def edrep(A, d, walk_length, seed=0):
     """EDRep at its own settings: 30 epochs, the average of the powers from a list of the same matrix."""
     from EDRep import CreateEmbedding
 
-    np.random.seed(0)
+    np.random.seed(seed)
     return CreateEmbedding([normalize(A, "l1")] * walk_length, dim=d, sum_partials=True, verbose=False).X
 
 
@@ -40,18 +45,18 @@ def edges(A):
     return upper.row.tolist(), upper.col.tolist()
 
 
-def walks(graph):
+def walks(graph, seed):
     """Ten walks of 80 steps from every node of fastnode2vec's graph."""
     from fastnode2vec.node2vec import set_seed
 
-    set_seed(0)  # of the thread that asks for walks
-    rng = np.random.default_rng(0)
+    set_seed(seed)  # of the thread that asks for walks
+    rng = np.random.default_rng(seed)
     for _ in range(10):
         for node in rng.permutation(len(graph.node_names)):
             yield graph.generate_random_walk(80, 1, 1, node)
 
 
-def deepwalk(A, d, walk_length):
+def deepwalk(A, d, walk_length, seed=0):
     """DeepWalk: walks by fastnode2vec, skip-gram of window 10 with 5 negatives by gensim.
 
     Not fastnode2vec's own trainer: it counts every node once, so negatives ignore degrees, and repeats the same
@@ -61,23 +66,23 @@ def deepwalk(A, d, walk_length):
     from gensim.models import Word2Vec
 
     graph = Graph(zip(*edges(A), strict=True), directed=False, weighted=False, verbose=False)
-    model = Word2Vec(vector_size=d, window=10, sg=1, negative=5, sample=0, min_count=1, workers=2, seed=0)
+    model = Word2Vec(vector_size=d, window=10, sg=1, negative=5, sample=0, min_count=1, workers=N_JOBS, seed=seed)
     degrees = np.diff(graph.indptr)
     counts = np.maximum(degrees * 800 * len(degrees) // degrees.sum(), 1)  # visits to be expected
     model.build_vocab_from_freq(dict(zip(graph.node_names.tolist(), counts.tolist(), strict=True)))
-    model.train(walks(graph), total_examples=10 * len(degrees), epochs=1)
+    model.train(walks(graph, seed), total_examples=10 * len(degrees), epochs=1)
     X = np.zeros((A.shape[0], d), np.float32)
     X[model.wv.index_to_key] = model.wv.vectors
     return X
 
 
-def prone(A, d, walk_length, order=10, mu=0.2, theta=0.5):
+def prone(A, d, walk_length, order=10, mu=0.2, theta=0.5, seed=0):
     """ProNE from the equations of its paper: J. Zhang et al., IJCAI 2019, sections 3.1 and 3.2."""
     # Factorise log p_ij - log q_j on the edges, where q are the probabilities of negatives.
     P = normalize(A, "l1").tocsr()
     q = np.asarray(P.sum(axis=0)).ravel() ** 0.75
     M = sp.csr_matrix((np.log(P.data) - np.log(q / q.sum())[P.indices], P.indices, P.indptr), P.shape)
-    U, s, _ = randomized_svd(M, d, n_iter=5, random_state=0)
+    U, s, _ = randomized_svd(M, d, n_iter=5, random_state=seed)
     R = normalize(U * np.sqrt(s))
 
     # Filter by exp(-theta ((lambda - mu)^2 - 1) / 2) of the Laplacian with self-loops, in Chebyshev polynomials.
@@ -118,23 +123,23 @@ def netmf(A, d, walk_length, window=10, seed=0):
     return U * np.sqrt(s)
 
 
-def cleora(A, d, walk_length):
+def cleora(A, d, walk_length, seed=0):
     """Cleora at its documented settings: 40 iterations, whitened."""
     from pycleora import SparseMatrix, embed
 
     lines = (f"{i} {j}" for i, j in zip(*edges(A), strict=True))
     graph = SparseMatrix.from_iterator(lines, "complex::reflexive::product")
     X = np.zeros((A.shape[0], d), np.float32)
-    X[np.array(graph.entity_ids, dtype=int)] = embed(graph, feature_dim=d, num_workers=2)
+    X[np.array(graph.entity_ids, dtype=int)] = embed(graph, feature_dim=d, seed=seed, num_workers=N_JOBS)
     return X
 
 
-def spectral(A, d, walk_length):
+def spectral(A, d, walk_length, seed=0):
     """Eigenvectors of the normalised Laplacian."""
-    return SpectralEmbedding(d, affinity="precomputed", random_state=0).fit_transform(A)
+    return SpectralEmbedding(d, affinity="precomputed", random_state=seed).fit_transform(A)
 
 
-def walk_svd(A, d, walk_length):
+def walk_svd(A, d, walk_length, seed=0):
     """Truncated SVD of the average of the powers, never formed: five randomised subspace iterations, like sklearn's."""
     P = normalize(A, "l1").tocsr()
     back = P.T.tocsr()
@@ -149,7 +154,7 @@ def walk_svd(A, d, walk_length):
     def orthogonal(X):
         return linalg.qr(X, mode="economic", overwrite_a=True, check_finite=False)[0]
 
-    Q = np.random.default_rng(0).standard_normal((len(P.indptr) - 1, d + 10), dtype=P.dtype)
+    Q = np.random.default_rng(seed).standard_normal((len(P.indptr) - 1, d + 10), dtype=P.dtype)
     for _ in range(5):
         Q = orthogonal(average(back, orthogonal(average(P, Q))))
     Q = orthogonal(average(P, Q))

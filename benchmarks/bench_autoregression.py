@@ -23,8 +23,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from _common import options, save, write
-from bench_embedding import bold
+from _common import bold, options, save, write
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from torch.nn.functional import cross_entropy, embedding, relu

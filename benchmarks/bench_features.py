@@ -32,8 +32,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from _common import THREADS, loaders, options, plain, save, write
-from bench_embedding import fastest, highest, others, resident
+from _common import THREADS, ahead, fastest, loaders, options, plain, save, write
+from bench_speed import others, resident
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -208,6 +208,16 @@ def mean(result, measure):
     return np.mean([fold[measure] for fold in result["folds"]])
 
 
+def folds(result, measure):
+    """Accuracies by fold."""
+    return np.array([fold[measure] for fold in result["folds"]])
+
+
+def package(name):
+    """What variants of a method, which are not rivals of each other, have in common."""
+    return name if name in {"umap", "pca", "raw", *WEIGHTINGS} else "attnembed"
+
+
 def seconds(name, result):
     """Of the fastest fold; None where nothing is fitted."""
     return None if name == "raw" else min(fold["seconds"] for fold in result["folds"])
@@ -219,7 +229,7 @@ def table(found, on, names, is_timed=True):
     done = [name for name in names if "failed" not in results[name]]
     done.sort(key=lambda name: -mean(results[name], MEASURES[0]))
     columns = [[METHODS[name][0] for name in done]]
-    columns += [highest([mean(results[name], measure) for name in done]) for measure in MEASURES]
+    columns += [ahead({name: folds(results[name], m) for name in done}, package=package) for m in MEASURES]
     if is_timed:
         times = [seconds(name, results[name]) for name in done]
         theirs = times[done.index("umap")] if "umap" in done else None
@@ -235,11 +245,12 @@ def versus(found, data):
         for measure in MEASURES:
             for name in CHOSEN:
                 if "failed" not in found[name, on] | found["umap", on]:
-                    ours, theirs = (np.array([f[measure] for f in found[m, on]["folds"]]) for m in (name, "umap"))
+                    ours, theirs = (folds(found[key, on], measure) for key in (name, "umap"))
                     gap = ours - theirs
                     won = f"{(gap > 0).sum()} of {len(gap)}"
-                    cells = highest([ours.mean(), theirs.mean()])
-                    yield on, measure, METHODS[name][0], *cells, f"{gap.mean():+.1f}", won
+                    cells = ahead({name: ours, "umap": theirs}, lambda values: f"{values.mean():.1f}")
+                    error = gap.std(ddof=1) / len(gap) ** 0.5
+                    yield on, measure, METHODS[name][0], *cells, f"{gap.mean():+.1f}", f"{error:.1f}", won
 
 
 def large_rows(n, recalls):
@@ -288,13 +299,18 @@ TEXT = (
     "Points are embedded from two thirds of them (`fit`), the others given these (`transform`), in 16 dimensions and "
     "single precision. Accuracy, in percent, on the others: of five nearest neighbours; of logistic regression "
     "(max_iter=3000) on standardised vectors; and of logistic regression with C=100 on vectors divided by the mean "
-    "norm. Means of {n} stratified folds, the same for all methods. Sizes: digits 1,797 x 64, COIL-20 1,440 x 1,024, "
-    "ISOLET 1,560 x 617. Each method has one setting for the three; rows of AttentionEmbedding with more to their name "
-    "change that one parameter or two. {umap}Seconds are of fit and transform in the fastest fold, after a small one "
-    "that has everything imported and compiled; each method has a process of its own and two threads. The best of a "
-    "data set is bold, ordered by kNN. n_neighbors=36 and n_clusters=4 were chosen on these very folds."
+    "norm. Means ± standard deviations of {n} stratified folds, the same for all methods. Sizes: digits 1,797 x 64, "
+    "COIL-20 1,440 x 1,024, ISOLET 1,560 x 617. Each method has one setting for the three; rows of AttentionEmbedding "
+    "with more to their name change that one parameter or two. {umap}Seconds are of fit and transform in the fastest "
+    "fold, after a small one that has everything imported and compiled; each method has a process of its own and two "
+    "threads. Rows are ordered by kNN. An accuracy is bold if it exceeds that of every other method, variants of "
+    "AttentionEmbedding aside, by more than two standard errors of the difference over folds. n_neighbors=36 and "
+    "n_clusters=4 were chosen on these very folds."
 )
-VERSUS = "The same figures side by side, and in how many of the folds ours is more accurate."
+VERSUS = (
+    "The same figures side by side, the standard error of the difference over folds, which have points in common, and "
+    "in how many of the folds ours is more accurate. Bold as above."
+)
 OTHERS = (
     "The same on {n} stratified folds of other seeds, {seeds}, which had no part in choosing n_neighbors=36 and "
     "n_clusters=4."
@@ -338,7 +354,7 @@ def main():
     header = ["data", "method", *MEASURES, "seconds", "times as fast as UMAP"]
     sections = [("Held-out points", text, header, [row for on in data for row in table(found, on, names)])]
     if "umap" in names:
-        header = ["data", "measure", "method", "ours", "UMAP's", "difference", "folds won"]
+        header = ["data", "measure", "method", "ours", "UMAP's", "difference", "standard error", "folds won"]
         sections.append(("Against UMAP", VERSUS, header, list(versus(found, data))))
         fresh = FRESH[:n_seeds]
         other = {(name, on): run("--child", name, on, *fresh) for on in data for name in (*CHOSEN, "umap")}

@@ -149,7 +149,8 @@ def main():
         [
             (
                 "The co-rotating frame",
-                "Iterations until the rms displacement is below 1e-3, and the surrogate loss there; d = 64.",
+                "Iterations until the rms displacement is below 1e-3, and the surrogate loss there; d = 64, walks of "
+                "length 3.",
                 ("graph", "temperature", "iterations, with", "loss", "iterations, without", "loss"),
                 list(frames(graphs, temperatures)),
             ),

@@ -24,8 +24,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import scipy.sparse as sp
-from _common import loaders, options, protocols, save, write
-from bench_embedding import bold
+from _common import ahead, loaders, options, protocols, save, write
 from sklearn.manifold import SpectralEmbedding
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
@@ -41,6 +40,7 @@ PEERS = ("EDRep", "fastnode2vec", "gensim")
 HALF_LIVES = {"10 min": 600, "1 h": 3600}  # of counts that decay
 SUBSETS = ("all", "not now", "never met")
 OURS, RIVAL, SIMPLE = "temporal, both", "aggregated", "common neighbours, half-life 10 min"
+KATZ = "Katz index, half-life 10 min"
 
 
 class School:
@@ -130,9 +130,9 @@ def nmi(school, embed, n_seeds, by_node=np.asarray):
     return [protocols().community_nmi(by_node(X), school.y) for X, _ in runs], min(seconds for _, seconds in runs)
 
 
-def highest(values):
-    """Cells of numbers, the highest in bold."""
-    return bold(values, "{:.3f}".format, max)
+def mean(values):
+    """Mean over seeds, or over the slices that have a pair to find."""
+    return f"{np.nanmean(values):.3f}"
 
 
 def communities(school, widths, n_seeds):
@@ -152,9 +152,10 @@ def communities(school, widths, n_seeds):
         deepwalk(A, 0)  # compiles
         found["aggregated", "DeepWalk"] = nmi(school, partial(deepwalk, A), n_seeds)
     found["aggregated", "SpectralEmbedding, d = 11"] = nmi(school, partial(spectral, A), n_seeds)
-    means, worst = ([choose(scores) for scores, _ in found.values()] for choose in (np.mean, np.min))
+    means = ahead({key: np.array(scores) for key, (scores, _) in found.items()}, mean, package=lambda key: key[1])
     names = [[method for _, method in found], [graph for graph, _ in found]]
-    return list(zip(*names, highest(means), highest(worst), [f"{s:.2f}" for _, s in found.values()], strict=True))
+    rest = [(f"{min(scores):.3f}", f"{seconds:.2f}") for scores, seconds in found.values()]
+    return list(zip(*names, means, *zip(*rest, strict=True), strict=True))
 
 
 def grid(school, widths, n_seeds, settings):
@@ -167,7 +168,7 @@ def grid(school, widths, n_seeds, settings):
         for walk in walks.values():
             embed = partial(attnembed, walk.affinity, **params)
             means.append(np.mean(nmi(school, embed, n_seeds, walk.by_node)[0]))
-        yield *values, *highest(means)
+        yield *values, *map("{:.3f}".format, means)
 
 
 # prediction ------------------------------------------------------------------------------------------
@@ -181,6 +182,21 @@ def vectors(school, width, kept=slice(None), directions=(*DIRECTIONS, "backward"
     return found
 
 
+def walk_sum(counts):
+    """Sum of the powers up to `walk_length` of the counts, which are divided by the roots of their row sums."""
+    roots = np.sqrt(counts.sum(axis=1))
+    inverse = sp.diags_array(np.divide(1, roots, out=np.zeros_like(roots), where=roots > 0))
+    N = (inverse @ counts @ inverse).toarray()
+    return sum(np.linalg.matrix_power(N, length) for length in range(1, SETTING["walk_length"] + 1))
+
+
+def katz(counts):
+    """The index of Katz (1953), its damping half of the largest possible: walks of all lengths."""
+    A = counts.toarray()
+    identity = np.eye(len(A))
+    return np.linalg.inv(identity - A / (2 * np.linalg.eigvalsh(A)[-1])) - identity
+
+
 def simple(school, age, past):
     """Scores of pairs from counts of past contacts alone, and from vectors of counts that decay, by name."""
     scores = {"contacts in the slice": school.counts(1.0 * (age == 0)), "contacts until now": school.counts(1.0 * past)}
@@ -189,6 +205,8 @@ def simple(school, age, past):
         logs, X = decayed.log1p(), attnembed(decayed)
         scores[f"contacts, half-life {label}"] = decayed
         scores[f"common neighbours, half-life {label}"] = logs @ logs
+        scores[f"walks of {SETTING['walk_length']} steps, half-life {label}"] = walk_sum(decayed)
+        scores[f"Katz index, half-life {label}"] = katz(decayed)
         scores[f"aggregated, half-life {label}"] = X @ X.T
     return scores
 
@@ -220,7 +238,7 @@ def prediction_rows(results, subsets=SUBSETS):
     """A row per method, a column per width and subset: means over slices."""
     names = list(dict.fromkeys(name for found, _ in results.values() for name, _ in found))
     columns = [
-        highest([np.nanmean(found[name, subset]) for name in names])
+        ahead({name: found[name, subset] for name in names}, mean)
         for found, _ in results.values()
         for subset in subsets
     ]
@@ -242,7 +260,7 @@ def setting_rows(school, settings, step):
     for values in settings:
         params = dict(zip(GRID, values, strict=True))
         found, _ = predict(school, PICTURE_WIDTH, step, False, False, directions=("both", "backward"), **params)
-        yield *values, *highest([areas.mean() for (_, subset), areas in found.items() if subset == SUBSETS[0]])
+        yield *values, *[mean(areas) for (_, subset), areas in found.items() if subset == SUBSETS[0]]
 
 
 # picture ---------------------------------------------------------------------------------------------
@@ -250,6 +268,7 @@ STYLES = {
     OURS: ("tab:red", "o"),
     RIVAL: ("tab:blue", "s"),
     SIMPLE: ("tab:green", "v"),
+    KATZ: ("tab:purple", "D"),
     "contacts, half-life 1 h": ("tab:gray", "."),
 }
 
@@ -281,7 +300,8 @@ COMMUNITIES = (
     "teachers. One vector for each person: of the time-aggregated graph, weighted by numbers of contacts, or the mean "
     "over that person's slices (`by_node`) of the vectors of the walk in time, for slices of several widths. "
     "Normalised mutual information of k-means (k = 11, the best of three starts, rows of unit norm) with the "
-    "communities, mean and worst of {seeds} seeds. The setting is one for both graphs and all widths: "
+    "communities, mean and worst of {seeds} seeds; a mean that exceeds those of every other method by more than two "
+    "standard errors of the difference would be bold. The setting is one for both graphs and all widths: "
     "AttentionEmbedding(n_components=64, walk_length=3, temperature=0.5), slices of 1800 s where one width is named. "
     "edrep with 30 epochs, d = 64 and three powers; DeepWalk with d = 64, weighted, 10 walks a node "
     "of 80 steps, window 10, 5 negatives. Seconds are those of an embedding, the least over seeds; of temporal ones "
@@ -289,7 +309,7 @@ COMMUNITIES = (
 )
 SETTINGS = (
     "Means of {seeds} seeds for other parameters, the same for both graphs; columns of the temporal ones are width in "
-    "seconds and direction. The best of each row is bold."
+    "seconds and direction."
 )
 PAST = (
     "Who meets in the next slice with any contact: mean over slices of the area under the ROC curve, by width of the "
@@ -299,12 +319,14 @@ PAST = (
     "that never met until then, in slices with any such meeting. People who have not come yet are not left out, nor is "
     "the step over the night. "
     "Simple rivals: numbers of contacts of the pair, all alike or halved after every 10 minutes or hour; common "
-    "neighbours in the graph of these, each number c counted as log(1 + c); and AttentionEmbedding of the graph of "
-    "these. The best of each column is bold."
+    "neighbours in the graph of these, each number c counted as log(1 + c); walks of three steps in it, the sum of the "
+    "powers of its adjacency matrix, divided by the roots of the row sums on both sides; its Katz index, with half of "
+    "the largest possible damping; and AttentionEmbedding of the graph of these. A figure is bold if it exceeds every "
+    "other of its column by more than two standard errors of the difference, slices taken as independent."
 )
 WHOLE = (
     "The same pairs and slices, all pairs; but both graphs are embedded once, from both days, so that vectors know "
-    "the contacts that are asked for: what vectors hold of time, no forecast."
+    "the contacts that are asked for: what vectors hold of time, no forecast. Bold as above."
 )
 DIFFERENCE = (
     "Temporal (both) minus rival: mean over slices, standard error of that mean (slices taken as independent, "
@@ -316,10 +338,9 @@ OTHERS = (
 )
 
 
-def sections(school, quick):
-    """All tables, and the picture."""
-    seeds, step = (3, 6) if quick else (10, 1)
-    widths, predicted = ((WIDTH,), (PICTURE_WIDTH,)) if quick else (WIDTHS, PREDICTED_WIDTHS)
+def community_sections(school, quick):
+    """Tables of communities."""
+    seeds, widths = (3, (WIDTH,)) if quick else (10, WIDTHS)
     settings = list(product(*GRID.values()))[:: 4 if quick else 1]
     header = ["method", "graph", "mean NMI", "worst NMI", "seconds"]
     yield "Communities", COMMUNITIES.format(seeds=seeds), header, communities(school, widths, seeds)
@@ -328,6 +349,10 @@ def sections(school, quick):
     rows = list(grid(school, widths, seeds, settings))
     yield "Communities, other parameters", SETTINGS.format(seeds=seeds), header, rows
 
+
+def forecast_sections(school, quick):
+    """Tables of forecasts, and the picture."""
+    step, predicted = (6, (PICTURE_WIDTH,)) if quick else (1, PREDICTED_WIDTHS)
     past = {width: predict(school, width, step) for width in predicted}
     picture(*past[PICTURE_WIDTH], not quick)
     whole = {width: predict(school, width, step, whole=True, with_simple=False) for width in predicted}
@@ -336,23 +361,36 @@ def sections(school, quick):
     header = ["method", *(f"{width} s" for width in predicted)]
     yield "Both days known", WHOLE, header, prediction_rows(whole, SUBSETS[:1])
     header = ["rival", "known", "width, s", "pairs", "difference", "standard error", "slices ahead"]
-    rows = [row for rival in (RIVAL, SIMPLE) for row in difference_rows(past, "past", rival)]
+    rows = [row for rival in (RIVAL, SIMPLE, KATZ) for row in difference_rows(past, "past", rival)]
     rows += difference_rows(whole, "both days", RIVAL)
-    yield "Against aggregated vectors and common neighbours", DIFFERENCE, header, rows
+    yield "Against aggregated vectors, common neighbours and the Katz index", DIFFERENCE, header, rows
+
+
+def setting_sections(school, quick):
+    """Forecasts for other parameters."""
     step = 12 if quick else 3
+    settings = list(product(*GRID.values()))[:: 4 if quick else 1]
     settings = [setting for setting in settings if setting[0] == SETTING["n_components"]]
     rows = list(setting_rows(school, settings, step))
     header = [*GRID, RIVAL, OURS, "temporal, backward"]
     yield "Forecasts, other parameters", OTHERS.format(step=step), header, rows
 
 
+PARTS = {"communities": community_sections, "forecasts": forecast_sections, "settings": setting_sections}
+
+
 def main():
     """Everything."""
-    quick = options(__doc__).parse_args().quick
+    parser = options(__doc__)
+    parser.add_argument("--part", choices=PARTS, help="this part of the tables alone; prints only")
+    chosen = parser.parse_args()
     for module in [module for module in PEERS if not find_spec(module)]:
         print(f"a peer is left out: {module} is not installed", file=sys.stderr)
-    found = list(sections(School(), quick))
-    write("bench_temporal", "Contacts in time: temporal and aggregated vectors", found, not quick, peers=PEERS)
+    school = School()
+    parts = [PARTS[chosen.part]] if chosen.part else PARTS.values()
+    found = [section for part in parts for section in part(school, chosen.quick)]
+    is_whole = not (chosen.quick or chosen.part)
+    write("bench_temporal", "Contacts in time: temporal and aggregated vectors", found, is_whole, peers=PEERS)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ class NormalizerEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         Temperature of the attention. Scores are divided by it before the kernel is applied.
 
     n_clusters : int, default=1
-        Number of Gaussians, each fitted to a cluster of keys found by k-means on a sample. More are more accurate.
+        Number of Gaussians, each fitted to a cluster of keys found by k-means on a sample. More are usually more
+        accurate, but not on keys that are normally distributed as a whole.
 
     covariance_type : {"full", "diag"}, default="full"
         Type of the covariances of the Gaussians. "diag" costs O(d) instead of O(d^2) and is accurate if the columns of
