@@ -76,8 +76,8 @@ class AttentionEmbedding(
         - "nearest_neighbors": the rows of `X` are points. Affinities fall off with the distance to the nearest
           neighbors, as `weighting` says.
         - "precomputed": `X` is a square matrix of non-negative affinities, such as an adjacency matrix, directed or
-          not. It is dense, sparse or a :class:`scipy.sparse.linalg.LinearOperator`. `transform` takes the affinities
-          of new samples to the fitted ones.
+          not. It is dense, sparse or a :class:`scipy.sparse.linalg.LinearOperator`. An edge of twice the weight has
+          twice the share of its row. `transform` takes the affinities of new samples to the fitted ones.
         - "precomputed_nearest_neighbors": `X` is a sparse graph of distances, as returned by
           :class:`sklearn.neighbors.KNeighborsTransformer`.
         - "bipartite": `X` is a table of non-negative counts of samples by features, such as users by items or documents
@@ -86,7 +86,8 @@ class AttentionEmbedding(
 
         Rows are divided by their sums, whatever the source. For the two nearest-neighbor sources, `fit` then averages
         the affinities with their transpose, so that a point also attends to points that have it as a neighbor. The
-        functions of :mod:`sklearn_attnembed.affinity` make affinities of texts, contacts in time and tables of edges.
+        functions of :mod:`sklearn_attnembed.affinity` make affinities of texts, contacts in time, tables of edges, and
+        of several relations at once: links beside features, types of edges, signed edges.
 
     n_neighbors : int, default=15
         Number of neighbors, including the point itself, for the two nearest-neighbor sources. It is clipped, with a

@@ -39,7 +39,15 @@ from sklearn_attnembed import (
     expressive_kernel,
 )
 from sklearn_attnembed._schema import FileError
-from sklearn_attnembed.affinity import bipartite, cooccurrence, neighbor_affinity, random_walk, temporal
+from sklearn_attnembed.affinity import (
+    bipartite,
+    concatenate_affinities,
+    cooccurrence,
+    mix_affinities,
+    neighbor_affinity,
+    random_walk,
+    temporal,
+)
 from sklearn_attnembed.datasets import make_block_model
 from sklearn_attnembed.inspection import EmbeddingDisplay, LossCurveDisplay
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores, log_normalizer_exact, relative_error
@@ -234,7 +242,8 @@ MESSAGES = {
     ),
     "precomputed, negative": (
         lambda: precomputed(-A), ValueError,
-        "data passed to AttentionEmbedding with affinity='precomputed'", "weights >= 0", "smallest is -", "Clip them",
+        "data passed to AttentionEmbedding with affinity='precomputed'", "weights >= 0", "smallest is -",
+        "embed signed edges by affinity='bipartite' and concatenate_affinities([abs(X) + X, abs(X) - X])",
     ),
     "precomputed, an operator with bad sums": (
         lambda: precomputed(aslinearoperator(-A)), ValueError,
@@ -522,7 +531,8 @@ MESSAGES = {
     ),
     "graph, negative": (
         lambda: random_walk(-A), ValueError,
-        "adjacency", "finite weights >= 0", "holds -", "Clip or drop such entries",
+        "adjacency", "finite weights >= 0", "holds -",
+        "Clip or drop such entries. Edges of either sign are two relations, for concatenate_affinities",
     ),
     "nodes, too few": (
         lambda: random_walk(A, nodes=["a", "b"]), ValueError,
@@ -567,6 +577,41 @@ MESSAGES = {
     "weight, no column": (
         lambda: bipartite(EDGES, weight="size"), ValueError,
         "weight='size'", "must be a column of table", "which has ['i', 'j', 'weight']", "Pass one of these, or None",
+    ),
+    # several relations
+    "relations, no sequence": (
+        lambda: mix_affinities(sp.csr_array(A)), ValueError,
+        "affinities", "must be a sequence of matrices", "of type csr_array", "Pass a list, [affinities]",
+    ),
+    "relations, of several shapes": (
+        lambda: mix_affinities([A, COUNTS]), ValueError,
+        "affinities", "must be of one shape", "[(12, 12), (12, 8)]", "side by side, by concatenate_affinities",
+    ),
+    "relations, of several numbers of rows": (
+        lambda: concatenate_affinities([A, A[:5]]), ValueError,
+        "affinities", "must have one number of rows", "[12, 5]", "Pass a row for each sample",
+    ),
+    "relations, negative": (
+        lambda: concatenate_affinities([A, -A]), ValueError,
+        "affinities[1]", "finite weights >= 0", "holds -", "Clip or drop such entries",
+    ),
+    "relations, weights": (
+        lambda: mix_affinities([A, A], weights=[1, -1]), ValueError,
+        "weights", "a finite number >= 0 for each of the 2 affinities", "[1.0, -1.0]", "Pass None for equal weights",
+    ),
+    "relations, nothing to learn weights by": (
+        lambda: mix_affinities([A, A], "held_out"), ValueError,
+        "weights='held_out'", "needs an estimator", "estimator is None", "Pass AttentionEmbedding(affinity='precomp",
+    ),
+    "relations, to learn weights from a table": (
+        lambda: mix_affinities([COUNTS], "held_out", estimator=AttentionEmbedding(affinity="precomputed")), ValueError,
+        "weights='held_out'", "needs square affinities", "(12, 8)", "Learn the weights from training samples",
+    ),
+    "relations, too few edges": (
+        lambda: mix_affinities(
+            [np.eye(2)], "held_out", estimator=AttentionEmbedding(affinity="precomputed"), held_out_share=1e-9
+        ), ValueError,
+        "weights='held_out'", "needs edges to hold out", "held_out_share=1e-09 of 2", "Change held_out_share, or pass",
     ),
     # data sets
     "block model, more classes than nodes": (

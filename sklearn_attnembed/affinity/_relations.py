@@ -315,7 +315,8 @@ def _check_weights(weights: Any, name: str) -> None:
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         raise ValueError(
-            f"{name} must hold finite weights >= 0, but holds {weights[bad][0]}. Clip or drop such entries."
+            f"{name} must hold finite weights >= 0, but holds {weights[bad][0]}. Clip or drop such entries. "
+            "Edges of either sign are two relations, for concatenate_affinities."
         )
 
 

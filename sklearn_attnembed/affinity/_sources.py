@@ -277,8 +277,9 @@ def _check_nonnegative(X: Any, affinity: Any) -> None:
     if lowest < 0:
         raise ValueError(
             f"Negative values in data passed to AttentionEmbedding with affinity={affinity!r}: the "
-            f"smallest is {lowest:.4g}, but it takes weights >= 0 only. Clip them, or use "
-            "affinity='nearest_neighbors' for features."
+            f"smallest is {lowest:.4g}, but it takes weights >= 0 only. Clip them, use "
+            "affinity='nearest_neighbors' for features, or embed signed edges by affinity='bipartite' and "
+            "concatenate_affinities([abs(X) + X, abs(X) - X])."
         )
 
 

@@ -18,7 +18,16 @@ from sklearn_attnembed import (
     attention,
     expressive_kernel,
 )
-from sklearn_attnembed.affinity import bipartite, cooccurrence, local_scale, neighbor_affinity, random_walk, temporal
+from sklearn_attnembed.affinity import (
+    bipartite,
+    concatenate_affinities,
+    cooccurrence,
+    local_scale,
+    mix_affinities,
+    neighbor_affinity,
+    random_walk,
+    temporal,
+)
 from sklearn_attnembed.datasets import make_block_model, make_modular_sequences
 from sklearn_attnembed.metrics import attention_cross_entropy, attention_scores, log_normalizer_exact, relative_error
 
@@ -629,6 +638,21 @@ def tables_of_pairs(rng, watch):
     counted, rows, items = watch.call(bipartite, table, nan=True, **params)
     expect(counted.shape == (len(rows), len(items)), "labels do not fit the table")
     expect((counted.data >= 0).all() and np.isfinite(counted.data).all(), "counts that are none")
+
+
+@subject()
+def several_relations(rng, watch):
+    """Check mixtures of relations, and relations side by side."""
+    n = size(rng)
+    relations = [store(rng, graph(rng, n))[0] for _ in range(rng.integers(1, 4))]
+    weights = pick(rng, None, np.ones(len(relations)), rng.random(len(relations)), -np.ones(len(relations)))
+    watch.note = f"{n}, {len(relations)} relations, weights={weights}"
+    mixed = watch.call(mix_affinities, relations, weights)
+    joined = watch.call(concatenate_affinities, relations, weights)
+    for P in (mixed.affinity, joined):
+        sums = P.sum(axis=1)
+        expect((P.data >= 0).all() and P.has_canonical_format, "negative or untidy")
+        expect(np.all(np.isclose(sums, 1, atol=1e-5) | (sums == 0)), "rows do not sum to one")
 
 
 @subject()
