@@ -13,7 +13,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from . import _explain, _memory, _training
+from . import _explain, _links, _memory, _training
 from ._core import parallel
 from ._core.loss_bounds import Bounds, loss_bounds
 from ._core.normalizers import NORMALIZERS
@@ -405,6 +405,7 @@ class AttentionEmbedding(
             # Nothing can be said of a loss that has not converged.
             bounds = loss_bounds(training.problem, solution.keys, solution.vectors) if learned["converged_"] else None
         learned["converged_"] &= bounds is None or not bounds.excludes(learned["loss_curve_"][-1])
+        learned["_fitted"] = _links.with_degrees(learned["_fitted"], A)
         learned["isolated_"] = isolated
         learned["embedding_"] = embed(learned["_fitted"], P, isolated, self.n_jobs)
         if not isinstance(P, LinearOperator):
@@ -574,6 +575,114 @@ class AttentionEmbedding(
             scores[rows] = np.take_along_axis(rated, items[rows], 1)
         items[np.isneginf(scores)] = -1
         return items, scores
+
+    # Links -------------------------------------------------------------------------------------------
+    def score_links(self, pairs: ArrayLike) -> Float64:
+        """Score pairs of training samples by how likely they are to be linked.
+
+        The score is ``x_i . y_j / temperature + log d_i + log e_j``, with the row sum `d_i` and the column sum `e_j` of
+        the training affinities: the logarithm, up to a constant, of the affinities that are expected if each row
+        distributes its own over all keys in proportion to attention and to their degrees. If the affinities are
+        symmetric, so is the score: it is the mean of both directions. Otherwise pairs are directed, from a row to a
+        key, which is a column if ``affinity="bipartite"``.
+
+        Parameters
+        ----------
+        pairs : array-like of int of shape (n_pairs, 2)
+            Numbers of a row and of a key, or column, for each pair.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_pairs,)
+            Scores in float64, higher for more likely links; -inf if the row, or the column, has no affinity at all.
+
+        Raises
+        ------
+        ValueError
+            If `pairs` are not such numbers, if the kernel is not softmax, or if affinities were given as a
+            LinearOperator.
+
+        See Also
+        --------
+        AttentionEmbedding.predict_links : The pairs of largest score.
+
+        Notes
+        -----
+        Scalar products alone predict links badly where degrees differ much: vectors need not repeat what degrees say.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> from sklearn_attnembed.datasets import make_block_model
+        >>> adjacency, communities = make_block_model(200, 4, mean_degree=20, random_state=0)
+        >>> model = AttentionEmbedding(16, affinity="precomputed", random_state=0).fit(adjacency)
+        >>> same = (communities == communities[0]).nonzero()[0][1]
+        >>> other = (communities != communities[0]).nonzero()[0][0]
+        >>> model.score_links([[0, same], [0, other], [other, 0]]).round()
+        array([9., 5., 5.])
+        """
+        links = self._link_terms()
+        return _links.pair_scores(links, _links.as_pairs(pairs, links))
+
+    def predict_links(self, n_links: int = 10, *, n_candidates: int = 64) -> tuple[Integers, Float64]:
+        """Find the most likely links among the pairs that have no affinity yet.
+
+        Parameters
+        ----------
+        n_links : int, default=10
+            Number of links.
+        n_candidates : int, default=64
+            Number of keys of largest score that are considered for each row. It should exceed the number of links that
+            most rows have. Time and memory are proportional to it, and to the number of rows.
+
+        Returns
+        -------
+        pairs : ndarray of int of shape (n_found, 2)
+            Numbers of a row and of a key, or column, for each link, the most likely first. If affinities are symmetric,
+            each pair is listed once, the smaller number first. There are fewer than `n_links` if no more candidates
+            are left.
+        scores : ndarray of shape (n_found,)
+            Their scores, as by `score_links`.
+
+        Raises
+        ------
+        ValueError
+            If a number is not an integer >= 1, if the kernel is not softmax, or if affinities were given as a
+            LinearOperator.
+
+        See Also
+        --------
+        AttentionEmbedding.score_links : Scores of given pairs.
+        AttentionEmbedding.recommend : The best columns for each row of a table.
+
+        Notes
+        -----
+        All pairs are never compared. Candidates are the 256 rows, and keys, of largest degree with all others, and for
+        each row the nearest keys in the cells of an inverted index around it, of vectors that have the logarithm of the
+        degree as one more coordinate. Pairs of a node with itself are left out.
+
+        Examples
+        --------
+        >>> from sklearn_attnembed import AttentionEmbedding
+        >>> from sklearn_attnembed.datasets import make_block_model
+        >>> adjacency, communities = make_block_model(200, 4, mean_degree=20, random_state=0)
+        >>> model = AttentionEmbedding(16, affinity="precomputed", random_state=0).fit(adjacency)
+        >>> pairs, scores = model.predict_links(4)
+        >>> communities[pairs].tolist()
+        [[3, 3], [0, 0], [2, 2], [3, 3]]
+        >>> adjacency[pairs[:, 0], pairs[:, 1]].tolist()
+        [0.0, 0.0, 0.0, 0.0]
+        """
+        for name, number in {"n_links": n_links, "n_candidates": n_candidates}.items():
+            if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{name} must be an integer >= 1; got {number!r}. Pass how many are wanted.")
+        links = self._link_terms()
+        with parallel.block_runner(self.n_jobs) as run:
+            return _links.best_links(links, int(n_links), int(n_candidates), run)
+
+    def _link_terms(self) -> _links.Links:
+        """Return what the scores of links depend on."""
+        return _links.links_of(fitted_value(self), training_samples(self))
 
     def estimate_memory(
         self, n_samples: int, n_features: int = 0, dtype: DTypeLike = np.float64, *, n_affinities: int = 0

@@ -48,7 +48,9 @@ class FittedEmbedding(NamedTuple):
     vectors : ndarray of shape (sum of sizes, n_components)
         Vectors that the solver ended with, from which a warm start begins.
     row_sums : ndarray of shape (n_samples,) or None
-        Sums of the training affinities that they were divided by, if columns are embedded.
+        Sums of the training affinities that they were divided by; None for a LinearOperator.
+    column_sums : ndarray of shape (n_keys,) or None
+        Sums of the columns of these affinities, the degrees of the keys; None for a LinearOperator.
     """
 
     kernel: str
@@ -63,6 +65,7 @@ class FittedEmbedding(NamedTuple):
     sizes: list[int]
     vectors: Vectors
     row_sums: Float64 | None = None
+    column_sums: Float64 | None = None
 
     @property
     def beta(self) -> float:

@@ -180,6 +180,7 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     "key_cluster": ("_fitted.labels", numbers(INTEGERS, "n_keys", below="n_keys", lowest=-1)),
     "affinity_matrix": ("affinity_matrix_", Maybe(Matrix("n_samples", "n_keys"))),
     "row_sums": ("_fitted.row_sums", Maybe(numbers(FLOATS, "n_samples"))),
+    "column_sums": ("_fitted.column_sums", Maybe(numbers(FLOAT64, "n_keys"))),
     "loss_curve": ("loss_curve_", Listing(Scalar(float))),
     "n_iter": ("n_iter_", Scalar(int)),
     "converged": ("converged_", Scalar(bool)),

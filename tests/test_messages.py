@@ -77,6 +77,12 @@ def precomputed(X=A, **params):
     return AttentionEmbedding(2, affinity="precomputed", random_state=0, **params).fit(X)
 
 
+def without_degrees(model):
+    """Forget what files of earlier versions do not have."""
+    model._fitted = model._fitted._replace(row_sums=None, column_sums=None)
+    return model
+
+
 def table(**params):
     return AttentionEmbedding(2, affinity="bipartite", random_state=0, **params).fit(COUNTS)
 
@@ -342,6 +348,30 @@ MESSAGES = {
     "recommend, too many": (
         lambda: table().recommend(COUNTS, n_items=9), ValueError,
         "n_items", "must be an integer", "got 9", "from 1 to the 8 columns",
+    ),
+    "score_links, another kernel": (
+        lambda: precomputed(kernel="expressive", temperature=1).score_links([[0, 1]]), ValueError,
+        "Scores of links", "need kernel='softmax'", "kernel='expressive'", "Fit with",
+    ),
+    "score_links, operator": (
+        lambda: precomputed(aslinearoperator(A)).predict_links(), ValueError,
+        "Scores of links", "need the affinities one by one", "LinearOperator", "Fit a sparse matrix",
+    ),
+    "score_links, no degrees": (
+        lambda: without_degrees(precomputed()).predict_links(), ValueError,
+        "Scores of links", "need the degrees", "of an earlier version", "Fit it again",
+    ),
+    "score_links, no pairs": (
+        lambda: precomputed().score_links([1, 2]), ValueError,
+        "pairs", "must be integers of shape (n_pairs, 2)", "shape (2,)", "Pass numbers",
+    ),
+    "score_links, too large": (
+        lambda: precomputed().score_links([[1, 12]]), ValueError,
+        "pairs", "must be from 0 to the 12 rows and 12 columns", "(1, 12)", "Drop",
+    ),
+    "predict_links, none": (
+        lambda: precomputed().predict_links(n_candidates=0), ValueError,
+        "n_candidates", "must be an integer >= 1", "got 0", "Pass how many",
     ),
     "estimate_memory, no number": (
         lambda: AttentionEmbedding().estimate_memory(-5), ValueError,

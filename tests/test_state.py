@@ -184,6 +184,8 @@ def answers(model):
         yield "explain", model.explain(0, X=X) if hasattr(model, "affinity_matrix_") else None
         yield "attention_scores", model.attention_scores(X)
         yield "explain_clusters", model.explain_clusters()
+        if hasattr(model, "affinity_matrix_") and model.kernel == "softmax":
+            yield "predict_links", model.predict_links(5)
         if model.affinity == "bipartite":
             yield "recommend", model.recommend(X, 3)
             yield "transform_keys", model.transform_keys(COUNTS[:, :2])

@@ -129,7 +129,7 @@ def tolerance(vectors):
 def embedding(rng, watch):
     """Fit a model and call one of its methods."""
     model, X, _, _ = embedder(rng, watch)
-    task = pick(rng, rows, likelihood, tables, recommendations, columns, copies, memory)
+    task = pick(rng, rows, likelihood, tables, recommendations, links, columns, copies, memory)
     watch.note += f", {task.__name__}"
     expect(watch.call(model.fit, X) is model, "fit does not return self")
     check_vectors(model.embedding_, model.isolated_)
@@ -208,6 +208,17 @@ def recommendations(rng, watch, model, X):
     expect(np.array_equal(items < 0, np.isneginf(scores)), "-1 and -inf are not at the same places")
     with np.errstate(invalid="ignore"):
         expect(not (np.diff(scores, axis=1) > 0).any(), "not the best first")
+
+
+def links(rng, watch, model, X):
+    """Check links that are not there yet."""
+    n_rows, n_keys = len(model.embedding_), len(model.key_embedding_)
+    pairs, scores = watch.call(
+        model.predict_links, pick(rng, 1, 2, 5, 10**6, 0, "x"), n_candidates=pick(rng, 1, 3, 64, 10**9, 1.5)
+    )
+    expect(pairs.shape == (len(scores), 2) and (pairs < (n_rows, n_keys)).all(), "pairs that there are not")
+    expect(np.isfinite(scores).all() and not (np.diff(scores) > 0).any(), "not the best first")
+    expect(np.array_equal(watch.call(model.score_links, pairs), scores), "other scores of the same pairs")
 
 
 def columns(rng, watch, model, X):
