@@ -17,6 +17,7 @@ from . import _explain, _links, _memory, _training
 from ._core import parallel
 from ._core.loss_bounds import Bounds, loss_bounds
 from ._core.normalizers import NORMALIZERS
+from ._core.solver import Solution
 from ._extras import import_extra
 from ._fitted import (
     EMBEDDABLE,
@@ -150,6 +151,14 @@ class AttentionEmbedding(
         Number of nearest keys for ``normalizer="neighbors"``. They are found by an inverted index, which is renewed
         every few iterations.
 
+    objective : {"queries", "joint"}, default="queries"
+        Role in which vectors are moved. For "queries" each vector moves as a query and takes the keys as given, until
+        each is optimal given the others. For "joint" all vectors move in both of their roles, as queries and as keys,
+        until the loss is stationary. "joint" reaches lower losses: with ``normalizer="exact"`` the optimum, and with
+        "neighbors" the same within half a percent. It takes twice as many sparse products and holds the transposed
+        affinities. Classifiers are as good with either: "joint" is better on protein interactions, "queries" on
+        e-mails and with few labels.
+
     solver : {"accelerated", "gradient"}, default="accelerated"
         Optimization algorithm. "accelerated" is a damped fixed-point iteration with momentum that stops when it has
         converged. "gradient" takes `max_iter` normalized gradient steps of linearly decaying length, as in [1]_.
@@ -167,6 +176,11 @@ class AttentionEmbedding(
         iteration is below `tol`, or if in each of two consecutive iterations the loss decreased by less than this share
         of its total decrease. With 0 all iterations are run. Smaller values hardly improve classifiers. They improve
         clusterings with more clusters than dimensions.
+
+    check_loss : bool, default=True
+        Whether to compare the loss that is minimized, which rests on an estimate of the normalizer, with the exact loss
+        of a sample of rows, in at most a tenth of the time of `fit`. The solver stops if the exact loss clearly rises,
+        and warns if more than half of the gain over uniform attention is due to errors of the estimate.
 
     warm_start : bool, default=False
         Whether `fit` starts from the vectors of the previous fit. Rows may have been appended in the meantime.
@@ -206,9 +220,14 @@ class AttentionEmbedding(
         ``-sum_j P_ij s_ij + log Z_i + x_i . ybar / temperature``. Whatever `normalizer` is, up to ten initial
         iterations use a single Gaussian, and so do their losses.
 
+    exact_loss_, exact_loss_std_ : float
+        Exact counterpart of the last value of `loss_curve_`, estimated from a sample of rows, and its standard error.
+        Not available with ``check_loss=False``, or if `X` was a LinearOperator.
+
     converged_ : bool
-        Whether the stopping rule was met (for ``solver="gradient"``, whether all steps were taken) at a possible loss.
-        A loss is impossible if it is below the entropy of the affinities, which no cross entropy can be.
+        Whether the stopping rule was met (for ``solver="gradient"``, whether all steps were taken) at a loss that can
+        be true. A loss is impossible if it is below the entropy of the affinities, which no cross entropy can be. It is
+        also not trusted if more than half of its gain over uniform attention is missing in `exact_loss_`.
 
     isolated_ : ndarray of bool of shape (n_samples,)
         Mask of the samples without any affinity. Their vectors are zero, and they are left out of everything.
@@ -272,10 +291,12 @@ class AttentionEmbedding(
         "key_weight": [StrOptions({"uniform", "degree"}), Interval(Real, 0, None, closed="left")],
         "normalizer": [StrOptions({name for name, method in NORMALIZERS.items() if method.field is not None})],
         "n_exact": [Interval(Integral, 1, None, closed="left")],
+        "objective": [StrOptions({"queries", "joint"})],
         "solver": [StrOptions({"accelerated", "gradient"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "check_loss": ["boolean"],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
@@ -298,10 +319,12 @@ class AttentionEmbedding(
         key_weight: Literal["uniform", "degree"] | float = "uniform",
         normalizer: Literal["gaussian", "neighbors", "exact"] = "gaussian",
         n_exact: int = 64,
+        objective: Literal["queries", "joint"] = "queries",
         solver: Literal["accelerated", "gradient"] = "accelerated",
         max_iter: int = 100,
         n_init: int = 3,
         tol: float = 1e-2,
+        check_loss: bool = True,
         warm_start: bool = False,
         random_state: RandomState = None,
         n_jobs: int | None = None,
@@ -320,10 +343,12 @@ class AttentionEmbedding(
         self.key_weight = key_weight
         self.normalizer = normalizer
         self.n_exact = n_exact
+        self.objective = objective
         self.solver = solver
         self.max_iter = max_iter
         self.n_init = n_init
         self.tol = tol
+        self.check_loss = check_loss
         self.warm_start = warm_start
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -363,27 +388,40 @@ class AttentionEmbedding(
             If rows have no affinity, or `n_neighbors` or `n_clusters` was clipped.
         """
         task = FitTask(self, X, y, self.max_iter)
-        displacement, bounds = self._fit(X, task)
+        solution, bounds = self._fit(X, task)
         task.end()
         _warn_isolated(self.isolated_)
+        self._warn_of_loss(solution, bounds)
+        return self
+
+    def _warn_of_loss(self, solution: Solution, bounds: Bounds | None) -> None:
+        """Warn if the loss is not true or has not converged."""
+        at = f"At temperature={self.temperature:g}, normalizer={self.normalizer!r} is too inaccurate."
+        loss, exact = self.loss_curve_[-1], solution.exact
         if bounds is not None and bounds.excludes(self.loss_curve_[-1]):
             warn(
-                f"AttentionEmbedding ended at a loss of {self.loss_curve_[-1]:.4g}, which is impossible: a true loss "
-                f"lies between {bounds.lowest:.4g}, the entropy of the affinities, and {bounds.highest:.4g}. At "
-                f"temperature={self.temperature:g}, normalizer={self.normalizer!r} is too inaccurate. Raise the "
+                f"AttentionEmbedding ended at a loss of {loss:.4g}, which is impossible: a true loss lies between "
+                f"{bounds.lowest:.4g}, the entropy of the affinities, and {bounds.highest:.4g}. {at} Raise the "
                 "temperature, or use normalizer='neighbors'.",
+                ConvergenceWarning,
+            )
+        elif exact is not None and (solution.is_misled or _training.is_overstated(solution)):
+            stopped = f" It stopped after {self.n_iter_} iterations, because the exact loss rose."
+            warn(
+                f"AttentionEmbedding ended at a loss of {loss:.4g}, but the exact loss of a sample of {exact.n_rows} "
+                f"rows is {exact.mean:.4g} +- {exact.error:.2g}. {at}{stopped if solution.is_misled else ''} Raise the "
+                "temperature, use normalizer='neighbors', or lower max_iter; check_loss=False turns this check off.",
                 ConvergenceWarning,
             )
         elif not self.converged_ and self.tol > 0 and self.n_iter_ == self.max_iter:  # not stopped by a callback
             warn(
                 f"AttentionEmbedding did not converge in max_iter={self.max_iter} iterations: the last displacement "
-                f"was {displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
+                f"was {solution.displacement:.2e}, tol={self.tol:g}. Raise max_iter, tol or the temperature.",
                 ConvergenceWarning,
             )
-        return self
 
-    def _fit(self, X: Any, task: FitTask) -> tuple[float, Bounds | None]:
-        """Solve and set all fitted attributes; return the last displacement, and the bounds of a possible loss."""
+    def _fit(self, X: Any, task: FitTask) -> tuple[Solution, Bounds | None]:
+        """Solve and set all fitted attributes; return the solution and the bounds of a possible loss."""
         _training.check_kernel(self)
         kind, settings = source_of(self.affinity), Settings(*(getattr(self, name) for name in Settings._fields))
         validated, dtype = self._validated(kind, X)
@@ -406,12 +444,13 @@ class AttentionEmbedding(
             bounds = loss_bounds(training.problem, solution.keys, solution.vectors) if learned["converged_"] else None
         learned["converged_"] &= bounds is None or not bounds.excludes(learned["loss_curve_"][-1])
         learned["_fitted"] = _links.with_degrees(learned["_fitted"], A)
+        learned["converged_"] &= not _training.is_overstated(solution)
         learned["isolated_"] = isolated
         learned["embedding_"] = embed(learned["_fitted"], P, isolated, self.n_jobs)
         if not isinstance(P, LinearOperator):
             learned["affinity_matrix_"] = P
         self.__dict__.update(learned)
-        return solution.displacement, bounds
+        return solution, bounds
 
     def _validated(self, kind: type[Source], X: Any) -> tuple[Any, Any]:
         """Return the training data as a canonical matrix, and the dtype of the embedding."""
@@ -744,6 +783,8 @@ class AttentionEmbedding(
                 walk_length=self.walk_length,
                 n_threads=parallel.n_threads(self.n_jobs),
                 is_symmetrized=kind.is_symmetrized,
+                is_joint=self.objective == "joint",
+                checks_loss=self.check_loss,
             )
         )
 

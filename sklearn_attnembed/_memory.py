@@ -5,7 +5,7 @@ The stages of a fit follow each other, and each frees its temporary arrays. The 
 
 from typing import NamedTuple
 
-from ._core import inverted_index, pairwise_objective, parallel, sampling
+from ._core import exact_loss, inverted_index, pairwise_objective, parallel, sampling
 from ._core.normalizers import Normalizer, exact
 
 # Number of rows above which k-means uses mini-batches, and makes no copies.
@@ -35,6 +35,14 @@ class Size(NamedTuple):
         Number of threads.
     is_symmetrized : bool
         Whether the affinities are averaged with their transpose.
+    is_joint : bool
+        Whether vectors move as queries and as keys.
+    checks_loss : bool
+        Whether the exact loss of a sample of rows is computed.
+    is_joint : bool
+        Whether vectors move as keys, too.
+    checks_loss : bool
+        Whether the exact loss of a sample of rows is computed.
     """
 
     sides: list[int]
@@ -49,6 +57,10 @@ class Size(NamedTuple):
     walk_length: int
     n_threads: int
     is_symmetrized: bool
+    is_joint: bool
+    checks_loss: bool
+    is_joint: bool
+    checks_loss: bool
 
     @property
     def n(self) -> int:
@@ -101,7 +113,9 @@ def _reading(size: Size) -> int:
 def _affinities(size: Size) -> int:
     """Return the bytes of the affinities that are kept."""
     # These are the affinities of rows to keys and, if the solver uses others, those too: in both directions.
-    return _entries(size) * (3 if size.is_bipartite or size.is_symmetrized else 1)
+    has_two = size.is_bipartite or size.is_symmetrized
+    transposed = (2 if has_two else 1) if size.is_joint else 0
+    return _entries(size) * ((3 if has_two else 1) + transposed)
 
 
 def _row_arrays(size: Size) -> int:
@@ -114,7 +128,9 @@ def _solving(size: Size) -> int:
     if size.kernel == "expressive":  # two copies for each initialization, and one to write to
         return (2 * size.n_init + 1) * size.vectors + _pairs(size, size.itemsize) + 4 * size.blocks(size.d)
     n_copies = 5 if size.walk_length > 1 else 4  # current, last, following and best vectors, and averages of walks
-    return n_copies * size.vectors + _lists(size) + max(_sweep(size), _indexing(size))
+    if size.is_joint:  # averages of walks back, and gradients of sums over near keys or clusters
+        n_copies += (size.walk_length > 1) + (size.normalizer.keeps_keys or size.n_clusters > 1)
+    return n_copies * size.vectors + _lists(size) + max(_sweep(size), _indexing(size), _check(size))
 
 
 def _lists(size: Size) -> int:
@@ -130,6 +146,12 @@ def _sweep(size: Size) -> int:
     if size.normalizer.has_cells:
         return _near_and_sampled(size, s) + 2 * s * block
     return (4 + (size.n_clusters if size.n_clusters > 1 else 0)) * s * block
+
+
+def _check(size: Size) -> int:
+    """Return the bytes of the scores of a few rows with all keys, and of their exponentials in double precision."""
+    scores = min(exact_loss.AT_ONCE * max(size.sides), exact._BLOCK_ELEMENTS)
+    return (16 + size.itemsize) * scores * size.n_threads if size.checks_loss else 0
 
 
 def _scores(size: Size, itemsize: int) -> int:

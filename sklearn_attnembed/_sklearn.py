@@ -122,10 +122,10 @@ _IN_BETWEEN = (*_FOLDERS, pickle.__file__)
 # Address of the documentation that the display of an estimator in a notebook links to.
 _DOCUMENTATION = os.environ.get("ATTNEMBED_DOC_URL", "https://sklearn-attnembed.readthedocs.io/en/stable")
 
-# Number of rows above which k-means uses mini-batches.
 # Queries, keys and scores below this size have squares, and sums of squares, that do not overflow.
 _LARGEST_SCORE = 1e105
 
+# Number of rows above which k-means uses mini-batches.
 _MINI_BATCH = 20_000
 
 

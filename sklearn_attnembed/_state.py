@@ -182,6 +182,8 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     "row_sums": ("_fitted.row_sums", Maybe(numbers(FLOATS, "n_samples"))),
     "column_sums": ("_fitted.column_sums", Maybe(numbers(FLOAT64, "n_keys"))),
     "loss_curve": ("loss_curve_", Listing(Scalar(float))),
+    "exact_loss": ("exact_loss_", Maybe(Scalar(float))),
+    "exact_loss_std": ("exact_loss_std_", Maybe(Scalar(float))),
     "n_iter": ("n_iter_", Scalar(int)),
     "converged": ("converged_", Scalar(bool)),
     "parameters": ("_fitted", Group(_PARAMETERS)),

@@ -202,6 +202,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             key_weight="degree",
             max_iter=self.max_iter,
             tol=self.tol,
+            check_loss=False,
             random_state=self.random_state,
             n_jobs=self.n_jobs,
             verbose=self.verbose,

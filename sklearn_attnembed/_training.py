@@ -10,13 +10,14 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
 
 from ._core import affinity_matrix, parallel, sphere
+from ._core.affinity_matrix import BlockedAffinity
 from ._core.fit import fit_vectors, fitted_model
 from ._core.kernels import KERNELS
 from ._core.normalizers import NORMALIZERS
 from ._core.out_of_sample import Model
 from ._core.parallel import Runner
 from ._core.problem import KeyIndex, Problem, Strategy
-from ._core.solver import Solution
+from ._core.solver import Solution, uniform_loss
 from ._core.types import Mask
 from ._fitted import FittedEmbedding, is_by_pairs, normalized
 from ._progress import Progress
@@ -26,6 +27,8 @@ from .affinity._sources import Source
 
 # The least power of a degree. A weight of zero would have no logarithm.
 _TINY = 1e-290
+# Number of rows whose exact loss says something, and error of a loss, in nats, that is not worth a warning.
+_LEAST_ROWS, _SLACK = 8, 0.1
 
 
 class Training(NamedTuple):
@@ -64,6 +67,7 @@ def check_kernel(params: Any) -> None:
         "null_model": ["uniform", 0],
         "normalizer": ["gaussian"],
         "solver": ["accelerated"],
+        "objective": ["queries"],
     }
     for name, values in needed.items():
         given = getattr(params, name)
@@ -90,8 +94,9 @@ def build_training(params: Any, source: Source, A: Any, P: Any, isolated: Mask, 
     if is_by_pairs(params.kernel):
         P, square = sp.csr_array(P), sp.csr_array(square)
     null, weight = _null_and_weight(params, A, active, counts)
+    square = affinity_matrix.among(square, active)
     problem = Problem(
-        affinity=affinity_matrix.blocked(affinity_matrix.among(square, active), bounds, csr_matvecs),
+        affinity=affinity_matrix.blocked(square, bounds, csr_matvecs),
         queries=affinity_matrix.blocked(affinity_matrix.among(P, active), bounds) if len(sizes) == 1 else None,
         group=[int(rows.start >= counts[0]) for rows in bounds],
         key_group=[1, 0] if len(sizes) == 2 else [0],
@@ -101,9 +106,26 @@ def build_training(params: Any, source: Source, A: Any, P: Any, isolated: Mask, 
         kernel=KERNELS[params.kernel],
         beta=1 / params.temperature,
         walk_length=params.walk_length,
+        backward=_backward(params, square, bounds),
     )
     row_sums = np.asarray(A.sum(axis=1)).ravel() if source.embeds_columns else None
     return Training(problem, source, active, sizes, row_sums)
+
+
+def _backward(params: Any, square: Any, bounds: list[slice]) -> BlockedAffinity | None:
+    """Return the transposed affinities, which move vectors as keys; None where they move as queries only."""
+    if params.objective == "queries":
+        return None
+    if not isinstance(square, LinearOperator):
+        return affinity_matrix.blocked(sp.csr_array(square.T) if sp.issparse(square) else square.T, bounds, csr_matvecs)
+    try:
+        square.rmatvec(np.zeros(square.shape[0]))
+    except NotImplementedError as error:
+        raise ValueError(
+            "objective='joint' needs products with the transposed affinities, but the operator has no rmatvec. Give "
+            "it one, or use objective='queries'."
+        ) from error
+    return affinity_matrix.blocked(square.T, bounds)
 
 
 def _null_and_weight(params: Any, A: Any, active: Mask, counts: list[int]) -> tuple[Float64, Float64 | None]:
@@ -230,10 +252,20 @@ def solve(
         max_iter=params.max_iter,
         tol=params.tol,
         n_init=params.n_init,
+        checks_loss=params.check_loss,
         run=run,
         begin=task.begin,
         report=report,
     )
+
+
+def is_overstated(solution: Solution) -> bool:
+    """Whether more than half of the gain of the loss over uniform attention is due to errors of log Z."""
+    exact, loss = solution.exact, solution.losses[-1]
+    if exact is None or exact.n_rows < _LEAST_ROWS:
+        return False
+    gain = uniform_loss(solution.keys) - loss
+    return bool(exact.mean - 2 * exact.error - loss > max(gain / 2, _SLACK))
 
 
 def learned_attributes(
@@ -248,6 +280,9 @@ def learned_attributes(
         known = fitted_model(problem, solution, strategy, targets, group, run)
         return known._replace(targets=_among_all(known.targets, sides[problem.key_group[group]]))
 
+    exact = (
+        {} if solution.exact is None else {"exact_loss_": solution.exact.mean, "exact_loss_std_": solution.exact.error}
+    )
     weight = np.ones(problem.sizes[-1]) if problem.weight is None else problem.weight[keys]
     fitted = FittedEmbedding(
         kernel=params.kernel,
@@ -270,6 +305,7 @@ def learned_attributes(
         "loss_curve_": [float(loss) for loss in solution.losses],
         "n_iter_": len(solution.losses),
         "converged_": solution.converged or params.solver == "gradient",
+        **exact,
     }
 
 

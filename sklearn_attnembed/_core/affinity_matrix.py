@@ -23,6 +23,8 @@ def row_stochastic(A: Any, dtype: Any) -> tuple[Any, Mask]:
             A.shape,
             matvec=lambda x: scale * np.asarray(A @ np.ravel(x)),
             matmat=lambda X: scale[:, None] * np.asarray(A @ X),
+            rmatvec=lambda y: np.asarray(A.rmatvec(scale * np.ravel(y))),
+            rmatmat=lambda Y: np.asarray(A.rmatmat(scale[:, None] * Y)),
             dtype=np.result_type(A.dtype, dtype),
         )
         return P, total == 0
@@ -49,13 +51,17 @@ def among(P: Any, kept: Mask) -> Any:
     if not isinstance(P, LinearOperator):
         return P[kept][:, kept]
 
-    def product(X: Array) -> Array:
-        whole = np.zeros((len(kept), *X.shape[1:]), X.dtype)
-        whole[kept] = X
-        return np.asarray(P @ whole)[kept]
+    def inside(product: Callable[[Array], Any]) -> Callable[[Array], Array]:
+        def restricted(X: Array) -> Array:
+            whole = np.zeros((len(kept), *X.shape[1:]), X.dtype)
+            whole[kept] = X
+            return np.asarray(product(whole))[kept]
+
+        return restricted
 
     n = np.count_nonzero(kept)
-    return LinearOperator((n, n), matvec=product, matmat=product, dtype=P.dtype)
+    forward, back = inside(P.dot), (inside(P.rmatvec), inside(P.rmatmat))
+    return LinearOperator((n, n), forward, back[0], forward, P.dtype, back[1])
 
 
 def both_directions(P: sp.csr_array, Q: sp.csr_array) -> sp.csr_array:

@@ -6,6 +6,8 @@ from functools import partial
 import numpy as np
 
 from .affinity_matrix import products
+from .exact_loss import LossCheck
+from .joint_objective import JointDescent
 from .normalizers.neighbors import NearKeys
 from .out_of_sample import Model, fingerprint
 from .pairwise_objective import PairwiseDescent, PairwiseSchedule, random_starts
@@ -26,6 +28,7 @@ def fit_vectors(
     max_iter: int,
     tol: float,
     n_init: int,
+    checks_loss: bool,
     run: Runner,
     begin: Callable[[], None],
     report: Report,
@@ -45,6 +48,8 @@ def fit_vectors(
         Whether `Y` comes from a former fit.
     max_iter, tol, n_init
         Parameters of the estimator.
+    checks_loss : bool
+        Whether to compute the exact loss of a sample of rows, and to stop where it rises.
     run : callable
         Runs blocks on threads.
     begin, report : callable
@@ -54,11 +59,16 @@ def fit_vectors(
     -------
     solution : Solution
     """
-    solve = partial(minimize, max_iter=max_iter, begin=begin, report=report)
-    if problem.kernel.pairs is None:
+    pairs, check = problem.kernel.pairs, None
+    if checks_loss and problem.affinity.pieces is not None:  # a LinearOperator has no rows
+        stops_early = pairs is None and not is_gradient and tol > 0 and not strategy.normalizer.is_exact
+        check = LossCheck(problem, Y.shape[1], strategy.seed, stops_early=stops_early)
+    solve = partial(minimize, max_iter=max_iter, begin=begin, report=report, check=check)
+    if pairs is None:
         plain = SoftmaxSchedule(strategy, max_iter, tol, is_gradient=is_gradient, is_warm=is_warm)
-        return solve(partial(SoftmaxDescent, problem, strategy, is_warm, run), plain, [Y])
-    fading = PairwiseSchedule(strategy, max_iter, tol, problem.kernel.pairs.background, is_warm=is_warm)
+        descent = SoftmaxDescent if problem.backward is None else JointDescent
+        return solve(partial(descent, problem, strategy, is_warm, run), plain, [Y])
+    fading = PairwiseSchedule(strategy, max_iter, tol, pairs.background, is_warm=is_warm)
     starts = [Y, *(random_starts(Y, strategy.seed, n_init - 1) if fading.has_search else [])]
     return solve(partial(PairwiseDescent, problem, strategy, np.empty_like(Y), run), fading, starts)
 

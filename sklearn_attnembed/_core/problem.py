@@ -42,6 +42,8 @@ class Problem(NamedTuple):
         1 / temperature.
     walk_length : int
         Number of powers of the affinities that are averaged.
+    backward : BlockedAffinity or None
+        The transpose of `affinity`, where vectors move as queries and as keys; None where they move as queries only.
     """
 
     affinity: BlockedAffinity
@@ -54,11 +56,17 @@ class Problem(NamedTuple):
     kernel: Kernel
     beta: float
     walk_length: int
+    backward: BlockedAffinity | None = None
 
     def group_rows(self, group: int) -> slice:
         """Return the rows of one group."""
         start = sum(self.sizes[:group])
         return slice(start, start + self.sizes[group])
+
+    def rows_within_group(self, block: int) -> slice:
+        """Return the rows of a block, numbered within its group."""
+        rows, first = self.affinity.bounds[block], self.group_rows(self.group[block]).start
+        return slice(rows.start - first, rows.stop - first)
 
     def key_rows(self, group: int) -> slice:
         """Return the rows that are the keys of one group."""

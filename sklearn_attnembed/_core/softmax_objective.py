@@ -5,11 +5,13 @@ comes to rest. The accelerated solver therefore works in the co-rotating frame: 
 is learned and taken out of the next step.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from .affinity_matrix import additions, multiply, walk_targets
+from .exact_loss import row_losses
 from .normalizers import GAUSSIAN
 from .normalizers.neighbors import AttendedKeys
 from .parallel import Runner
@@ -18,7 +20,7 @@ from .solver import Descent, Step, has_settled
 from .sphere import row_dots, unit_rows
 from .statistics import largest_variance
 from .sweep import GroupKeys, StepParams, SweepSums, merge_sums, merged_by_group, sweep_block
-from .types import Array, Field
+from .types import Array, Field, Integers
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
 # triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
@@ -118,6 +120,7 @@ class SoftmaxDescent(Descent):
         is_due = iteration % _EVERY == 0
         if is_due or step.rebuilds_index:
             self.largest_variance = max(largest_variance(group.statistics) for group in self.keys)
+            self.stiffness = _STIFFNESS * (self.problem.beta * self.largest_variance)
         damping = self._damping()
         with_torque = is_due and step.rate is None
         sums = self._sweep(damping, step.rate, with_torque)
@@ -127,7 +130,8 @@ class SoftmaxDescent(Descent):
         self.momentum = next_momentum(self.momentum, sums, damping, self.keys if with_torque else None)
         self.keys = [part.keys for part in sums]
         self.current, self.following = self.following, self.current
-        if self.loss < self.lowest:  # `following` is what the loss belongs to
+        self.evaluated = self.following  # what the loss belongs to
+        if self.loss < self.lowest:
             self.lowest = self.loss
             self.best_iterate, self.following = self.following, self.best_iterate
 
@@ -139,56 +143,71 @@ class SoftmaxDescent(Descent):
         """Return the iterate of the lowest loss, or the one after it if that was the last."""
         return self.current if self.loss == self.lowest else self.best_iterate
 
+    def exact_losses(self, rows: Integers) -> Array:
+        """Return the exact losses of some rows where the last loss was computed."""
+        targets = self.evaluated if self.walked is None else self.walked
+        return row_losses(self.problem, self.evaluated, targets, rows, self.run)
+
     def _damping(self) -> float:
         """Return the damping: vectors that are all on one side repel each other, and themselves, to the other side."""
         one_sided = 1.2 * max(float(np.linalg.norm(group.null_mean)) for group in self.keys)
-        stiffness = _STIFFNESS * (self.problem.beta * self.largest_variance)
-        return self.momentum.caution * (max(self.least_damping, one_sided) + stiffness)
+        return self.momentum.caution * (max(self.least_damping, one_sided) + self.stiffness)
 
     def _sweep(self, damping: float, rate: float | None, with_torque: bool) -> list[SweepSums]:
         """Read `current`, write `following` and renew `last`, block by block, so that a block stays in the cache."""
         problem, current, last, following = self.problem, self.current, self.last, self.following
-        walk = problem.walk_length, len(problem.sizes)
-        targets = walk_targets(problem.affinity, current, *walk, self.run, self.walked, following)
-        add_product, bounds = additions(problem.affinity, targets), problem.affinity.bounds
-        fields = [self._field(group) for group in range(len(problem.sizes))]
-        params = [self._params(group, fields[group], damping, rate, with_torque) for group in range(len(fields))]
+        add_attraction, bounds, groups = self._attraction(), problem.affinity.bounds, range(len(problem.sizes))
+        fields = [self._field(group) for group in groups]
+        params = [self._params(group, fields[group] is None, damping, rate, with_torque) for group in groups]
 
         def one(block: int) -> SweepSums:
             rows, group = bounds[block], problem.group[block]
             Y = current[rows]
-            attraction = add_product(block, np.zeros_like(Y))
+            attraction = add_attraction(block, np.zeros_like(Y))
             repulsion = None
             if (field := fields[group]) is not None:
-                first = problem.group_rows(group).start
-                log_z, mean = field(Y, slice(rows.start - first, rows.stop - first))
+                log_z, mean = field(Y, problem.rows_within_group(block))
                 repulsion = float(log_z.sum(dtype=np.float64)), mean
             out, weights = (following[rows], attraction), self.row_weights(rows)
-            _, last[rows], sums = sweep_block(Y, last[rows], attraction, params[group], weights, repulsion, out)
+            _, last[rows], sums = sweep_block(
+                Y, last[rows], attraction, params[group], weights, repulsion, self._row_damping(rows), out
+            )
             return sums
 
         return merged_by_group(problem.group, self.run(one, range(len(bounds))), merge_sums)
 
+    def _attraction(self) -> Callable[[int, Array], Array]:
+        """Return the function that adds the attraction of a block of rows; `following` is overwritten."""
+        walk = self.problem.walk_length, len(self.problem.sizes)
+        affinity = self.problem.affinity
+        targets = walk_targets(affinity, self.current, *walk, self.run, self.walked, self.following)
+        return additions(affinity, targets)
+
+    def _row_damping(self, rows: slice) -> Array | None:
+        """Return the damping of each row of a block, where it is not the same for all rows."""
+        return None
+
     def _field(self, group: int) -> Field | None:
         """Return log Z and its gradient for the rows of a group; None for one Gaussian that `StepParams` describe."""
+        is_closed = self.key_index is None and self.problem.weight is None
+        return None if is_closed else self._query_field(group)
+
+    def _query_field(self, group: int) -> Field:
+        """Return log Z and its gradient for the queries of a group."""
         problem, index = self.problem, self.key_index
         statistics = self.keys[problem.key_group[group]].statistics
-        if index is None and problem.weight is None:
-            return None
         normalizer = GAUSSIAN if index is None else self.strategy.normalizer  # the first stage needs no more
         assert normalizer.field is not None
         vectors, near = self.current[problem.key_rows(group)], None if index is None else index.near[group]
         return normalizer.field(AttendedKeys(statistics, vectors, problem.key_weights(group), problem.beta, near))
 
-    def _params(
-        self, group: int, field: Field | None, damping: float, rate: float | None, with_torque: bool
-    ) -> StepParams:
+    def _params(self, group: int, is_closed: bool, damping: float, rate: float | None, with_torque: bool) -> StepParams:
         """Return the parameters of a step; log Z of one Gaussian follows from the second moments of the queries."""
         beta, dtype = self.problem.beta, self.current.dtype
         offset, log_z = -self.keys[group].null_mean, 0.0
         rotation = self.momentum.rotation
         matrix = damping * np.eye(len(rotation)) - rotation if rate is None else np.zeros_like(rotation)
-        if field is None:
+        if is_closed:
             queries, keys = self.keys[group].statistics, self.keys[self.problem.key_group[group]].statistics
             spread = beta * keys.covariance[0]
             moment = queries.covariance[0] + np.outer(queries.mean[0], queries.mean[0])

@@ -6,17 +6,22 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from .exact_loss import LossCheck, Sampled, row_losses
 from .parallel import Runner
 from .problem import KeyIndex, Problem, Strategy, build_key_index
 from .sweep import GroupKeys, RowWeights, key_sums, merge_keys, merged_by_group
-from .types import Array
+from .types import Array, Integers
 
 # Number of iterations that the loss has to be flat for.
 _PATIENCE = 2
 
 
 class Solution(NamedTuple):
-    """Vectors that the solver ended with, statistics of the keys of each group, and the history."""
+    """Vectors that the solver ended with, statistics of the keys of each group, and the history.
+
+    `exact` is the exact loss of a sample of rows, whose surrogate loss is the last of `losses`; None if it was not
+    asked for. `is_misled` tells whether the solver stopped because it had risen.
+    """
 
     vectors: Array
     keys: list[GroupKeys]
@@ -24,6 +29,8 @@ class Solution(NamedTuple):
     losses: list[float]
     displacement: float
     converged: bool
+    exact: Sampled | None = None
+    is_misled: bool = False
 
 
 class Step(NamedTuple):
@@ -85,6 +92,10 @@ class Descent(ABC):
         """Return the best vectors so far: the latest, unless the objective keeps others."""
         return self.latest()
 
+    def exact_losses(self, rows: Integers) -> Array:
+        """Return the exact losses of some rows where the last loss was computed, or where that led to."""
+        return row_losses(self.problem, self.latest(), self.latest(), rows, self.run)
+
     def rebuild_index(self, iteration: int) -> None:
         """Build clusters and lists of near keys from the vectors as they are."""
         self.key_index = build_key_index(self.problem, self.current, self.strategy, self.key_index, iteration, self.run)
@@ -124,13 +135,15 @@ def minimize(
     max_iter: int,
     begin: Callable[[], None],
     report: Report,
+    check: LossCheck | None = None,
 ) -> Solution:
     """Minimize an objective from unit rows, which are overwritten, and follow the start of the lowest loss.
 
-    `begin` is called before every iteration and `report` after it.
+    `begin` is called before every iteration and `report` after it. With a `check` the exact loss of a sample of rows is
+    computed, and the solver stops where it rises.
     """
     descents = [objective(Y) for Y in starts]
-    best, losses, displacement, converged = descents[0], list[float](), np.inf, False
+    best, losses, displacement, converged, is_misled = descents[0], list[float](), np.inf, False, False
 
     def so_far() -> Solution:
         return Solution(best.latest().copy(), best.keys, best.key_index, losses, displacement, False)
@@ -149,11 +162,14 @@ def minimize(
         losses.append(best.loss)
         if report(iteration, best.loss, displacement, so_far):
             break
-        converged = schedule.is_over(losses, displacement, uniform_loss(best.keys))
-        if converged:
+        uniform = uniform_loss(best.keys)
+        converged = schedule.is_over(losses, displacement, uniform)
+        is_misled = not converged and check is not None and check.has_risen(best.exact_losses, iteration, uniform)
+        if converged or is_misled:
             break
+    exact = None if check is None else check.at_the_end(best.exact_losses, len(losses))
     vectors = best.best()
-    return Solution(vectors, best.keys_of(vectors), best.key_index, losses, displacement, converged)
+    return Solution(vectors, best.keys_of(vectors), best.key_index, losses, displacement, converged, exact, is_misled)
 
 
 def uniform_loss(keys: list[GroupKeys]) -> float:

@@ -31,6 +31,9 @@ class StepParams(NamedTuple):
     offset : ndarray of shape (d,)
         The part of the downhill direction that is the same for all rows: minus the mean of the null model and, where
         log Z comes from one Gaussian, minus the mean of the keys.
+    loss_offset : ndarray of shape (d,) or None
+        That part without what the keys' side adds, where rows move as queries and as keys; None where they move as
+        queries only.
     matrix : ndarray of shape (d, d) or None
         The part that is linear in a row: damping, less the co-rotating frame and the covariance of the keys.
     log_z : float
@@ -50,6 +53,7 @@ class StepParams(NamedTuple):
     momentum: float
     rate: float | None = None
     with_torque: bool = False
+    loss_offset: Array | None = None
 
 
 class GroupKeys(NamedTuple):
@@ -114,6 +118,7 @@ def sweep_block(
     params: StepParams,
     rows: RowWeights,
     repulsion: tuple[float, Array] | None = None,
+    damping: Array | None = None,
     out: tuple[Array, Array] | None = None,
     xp: ModuleType = np,
 ) -> tuple[Array, Array, SweepSums]:
@@ -122,9 +127,12 @@ def sweep_block(
     Parameters
     ----------
     Y, last, attraction : arrays of shape (n, d)
-        Unit rows, the proposals of the last step, and affinities times the vectors that they lead to.
+        Unit rows, the proposals of the last step, and affinities times the vectors that they lead to. Where rows move
+        as queries and as keys, the transposed affinities times vectors are added.
     repulsion : tuple of float and array of shape (n, d), or None
         Sum of log Z over the rows, and its gradient divided by beta; None for one Gaussian, which `params` describe.
+    damping : array of shape (n,) or None
+        Damping of each row, where it is not the same for all rows and in `params`.
     out : tuple of arrays of shape (n, d), or None
         Arrays for the results, in memory that is in the cache; the second may be `attraction`.
     xp : module
@@ -133,13 +141,18 @@ def sweep_block(
     new, proposal = (xp.empty_like(Y), xp.empty_like(Y)) if out is None else out
     if proposal is not attraction:
         proposal[:, :] = attraction
+    if params.loss_offset is not None:  # both sides have the same products of affinities and scores
+        loss = -params.beta * (dot(Y, proposal, xp) / 2 + dot(xp.sum(Y, axis=0), params.loss_offset, xp))
     proposal += params.offset
-    loss = -params.beta * dot(Y, proposal, xp)
+    if params.loss_offset is None:
+        loss = -params.beta * dot(Y, proposal, xp)
     loss += Y.shape[0] * params.log_z if repulsion is None else repulsion[0]
     if repulsion is not None:
         proposal -= repulsion[1]
     if params.matrix is not None:
         proposal += Y @ params.matrix
+    if damping is not None:
+        proposal += damping[:, None] * Y
     if params.rate is None:
         unit_rows(proposal, xp)
     else:  # turn along the tangent gradient by an angle whose sine is the rate, [DB]
