@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ._core import affinity_matrix, parallel, sphere
 from ._core.affinity_matrix import BlockedAffinity
+from ._core.exact_loss import LEAST_ROWS
 from ._core.fit import fit_vectors, fitted_model
 from ._core.kernels import KERNELS
 from ._core.normalizers import NORMALIZERS
@@ -27,8 +28,8 @@ from .affinity._sources import Source
 
 # The least power of a degree. A weight of zero would have no logarithm.
 _TINY = 1e-290
-# Number of rows whose exact loss says something, and error of a loss, in nats, that is not worth a warning.
-_LEAST_ROWS, _SLACK = 8, 0.1
+# Error of a loss, in nats, that is not worth a warning.
+_SLACK = 0.1
 
 
 class Training(NamedTuple):
@@ -262,7 +263,7 @@ def solve(
 def is_overstated(solution: Solution) -> bool:
     """Whether more than half of the gain of the loss over uniform attention is due to errors of log Z."""
     exact, loss = solution.exact, solution.losses[-1]
-    if exact is None or exact.n_rows < _LEAST_ROWS:
+    if exact is None or exact.n_rows < LEAST_ROWS:
         return False
     gain = uniform_loss(solution.keys) - loss
     return bool(exact.mean - 2 * exact.error - loss > max(gain / 2, _SLACK))

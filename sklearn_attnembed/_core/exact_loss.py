@@ -22,6 +22,10 @@ from .types import Array, Integers
 _INTERVAL = 5
 # Share of the time of all iterations that the checks may take, and that the sample at the end may take.
 _SHARE = 0.05
+# Number of scores that take no time, compared with what else a fit does.
+_FREE = 2**17
+# Number of rows whose losses tell whether they rise.
+LEAST_ROWS = 8
 # Rows at a time.
 AT_ONCE = 16
 # Rise of the exact loss, as a share of its gain over uniform attention, that is worth stopping for. Smaller ones are
@@ -42,18 +46,18 @@ class Sampled(NamedTuple):
 def rows_per_iteration(problem: Problem, d: int) -> float:
     """Return how many rows of exact attention take as long as one iteration.
 
-    A multiplication of a sparse product takes five times as long as one of a dense product, or more, because vectors
+    A multiplication of a sparse product takes four times as long as one of a dense product, or more, because vectors
     are gathered from memory, and an exponential takes as long as 125.
     """
     affinity, n = problem.affinity.operator, sum(problem.sizes)
-    n_affinities = affinity.nnz if sp.issparse(affinity) else n * n / 5
+    n_affinities = affinity.nnz if sp.issparse(affinity) else n * n / 4
     steps = problem.walk_length * (1 if problem.backward is None else 2)
-    return float((5 * steps * n_affinities / n * d + d * d) / (d + 125))
+    return float((4 * steps * n_affinities / n * d + d * d) / (d + 125))
 
 
 def sample_rows(n: int, n_rows: float, seed: int) -> Integers:
-    """Draw some of `n` rows without replacement, at least two."""
-    size = int(np.clip(n_rows, min(n, 2), n))
+    """Draw some of `n` rows without replacement, at least as many as take no time."""
+    size = int(np.clip(n_rows, min(n, 30, 2 + _FREE // n), n))
     return np.sort(np.random.default_rng([seed, size]).choice(n, size, replace=False))
 
 
@@ -114,9 +118,10 @@ class LossCheck:
     """
 
     def __init__(self, problem: Problem, d: int, seed: int, *, stops_early: bool):
-        self.n, self.stops_early, self.seed = sum(problem.sizes), stops_early, seed
+        self.n, self.seed = sum(problem.sizes), seed
         self.rows_per_iteration = _SHARE * rows_per_iteration(problem, d)
         self.rows = sample_rows(self.n, _INTERVAL * self.rows_per_iteration, seed)
+        self.stops_early = stops_early and len(self.rows) >= LEAST_ROWS
         self.lowest: Array | None = None
 
     def has_risen(self, exact_losses: Callable[[Integers], Array], iteration: int, uniform: float) -> bool:
