@@ -39,10 +39,6 @@ class Size(NamedTuple):
         Whether vectors move as queries and as keys.
     checks_loss : bool
         Whether the exact loss of a sample of rows is computed.
-    is_joint : bool
-        Whether vectors move as keys, too.
-    checks_loss : bool
-        Whether the exact loss of a sample of rows is computed.
     """
 
     sides: list[int]
@@ -57,8 +53,6 @@ class Size(NamedTuple):
     walk_length: int
     n_threads: int
     is_symmetrized: bool
-    is_joint: bool
-    checks_loss: bool
     is_joint: bool
     checks_loss: bool
 
