@@ -122,9 +122,20 @@ def test_keys_of_blocks_are_merged():
     ],
 )
 def test_settled_needs_a_flat_stretch(losses, tol, expected):
-    assert has_settled(losses, tol, 5.0) == expected
+    assert has_settled(losses, 0.0, tol, 5.0) == expected
 
 
 def test_settled_means_two_small_decreases():
-    assert not has_settled([5.0, 4.0, 3.0, 1.0, 1.0], 0.1, 5.0)
-    assert has_settled([5.0, 4.0, 1.0, 1.0, 1.0], 0.1, 5.0)
+    assert not has_settled([5.0, 4.0, 3.0, 1.0, 1.0], 0.0, 0.1, 5.0)
+    assert has_settled([5.0, 4.0, 1.0, 1.0, 1.0], 0.0, 0.1, 5.0)
+
+
+def test_a_loss_that_rises_has_not_settled():
+    assert not has_settled([5.0, 1.0, 1.2, 1.4], 0.0, 1e-2, 5.0)
+    assert has_settled([5.0, 1.0, 1.01, 1.02], 0.0, 1e-2, 5.0)
+
+
+def test_a_flat_loss_has_not_settled_while_vectors_move():
+    assert has_settled([5.0, 1.0, 1.0, 1.0], 0.02, 1e-2, 5.0)
+    assert not has_settled([5.0, 1.0, 1.0, 1.0], 0.021, 1e-2, 5.0)
+    assert not has_settled([5.0, 1.0, 1.0, 1.0], 0.02, 1e-3, 5.0)

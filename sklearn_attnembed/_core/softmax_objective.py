@@ -68,7 +68,7 @@ class SoftmaxSchedule:
         if not self.is_plain and len(stage) <= _RENEWALS[-1] + 1:
             return False
         highest = max(stage[0], uniform) if self.is_warm else stage[0]
-        return displacement < self.tol or has_settled(stage, self.tol, highest)
+        return displacement < self.tol or has_settled(stage, displacement, self.tol, highest)
 
 
 class MomentumState(NamedTuple):
@@ -124,10 +124,12 @@ class SoftmaxDescent(Descent):
         damping = self._damping()
         with_torque = is_due and step.rate is None
         sums = self._sweep(damping, step.rate, with_torque)
-        n = len(self.current)
+        n, before = len(self.current), self.loss
         self.loss = sum(part.loss for part in sums) / n
         self.displacement = float(np.sqrt(sum(part.displacement for part in sums) / n))
-        self.momentum = next_momentum(self.momentum, sums, damping, self.keys if with_torque else None)
+        rounding = 4 * float(np.finfo(self.current.dtype).eps) * abs(self.loss)
+        has_risen = step.rate is None and not step.rebuilds_index and self.loss > before + rounding
+        self.momentum = next_momentum(self.momentum, sums, damping, self.keys if with_torque else None, has_risen)
         self.keys = [part.keys for part in sums]
         self.current, self.following = self.following, self.current
         self.evaluated = self.following  # what the loss belongs to
@@ -242,13 +244,14 @@ def smooth_over_graph(problem: Problem, Y: Array, run: Runner) -> None:
 
 
 def next_momentum(
-    state: MomentumState, sums: list[SweepSums], damping: float, keys: list[GroupKeys] | None
+    state: MomentumState, sums: list[SweepSums], damping: float, keys: list[GroupKeys] | None, has_risen: bool = False
 ) -> MomentumState:
-    """Restart where the step turned back, raise the damping if that happens twice in a row, learn the rotation.
+    """Restart where the step turned back or the loss has risen, raise the damping if that happens twice in a row, learn
+    the rotation.
 
     `keys` are those before the step, where the torque was summed.
     """
-    is_restart = sum(part.overshoot for part in sums) > 0
+    is_restart = has_risen or sum(part.overshoot for part in sums) > 0
     caution = state.caution * (1.5 if is_restart and state.is_restart else 1)
     rotation = state.rotation
     if keys is not None:

@@ -14,6 +14,8 @@ from .types import Array, Integers
 
 # Number of iterations that the loss has to be flat for.
 _PATIENCE = 2
+# Displacement, in roots of the tolerance, that a flat loss may still have.
+_NEARLY = 0.2
 
 
 class Solution(NamedTuple):
@@ -177,8 +179,12 @@ def uniform_loss(keys: list[GroupKeys]) -> float:
     return float(np.mean([np.log(group.statistics.weight.sum()) for group in keys]))
 
 
-def has_settled(losses: list[float], tol: float, highest: float) -> bool:
-    """Whether each of the last iterations brought less than `tol` of the whole decrease of the loss from `highest`."""
-    if tol == 0 or len(losses) < 2 * _PATIENCE:
+def has_settled(losses: list[float], displacement: float, tol: float, highest: float) -> bool:
+    """Whether each of the last iterations changed the loss by less than `tol` of its whole decrease from `highest`.
+
+    A loss can also pass through a minimum on the way, so the last displacement has to be small, too. As changes of the
+    loss are quadratic in displacements near a minimum, its bound goes by the root of `tol`.
+    """
+    if tol == 0 or len(losses) < 2 * _PATIENCE or displacement > _NEARLY * np.sqrt(tol):
         return False
-    return bool(np.all(-np.diff(losses[-_PATIENCE - 1 :]) < tol * (highest - min(losses))))
+    return bool(np.all(np.abs(np.diff(losses[-_PATIENCE - 1 :])) < tol * (highest - min(losses))))
