@@ -145,8 +145,8 @@ def main():
         [
             (
                 "Exact losses",
-                f"Exact loss of a row with the null model's term, in nats, of the vectors at the end; d = {D}, walks of "
-                f"length {L}; percent above the better of two runs of L-BFGS on the exact loss; seconds.",
+                f"Exact loss of a row with the null model's term, in nats, of the vectors at the end; d = {D}, walks "
+                f"of length {L}; percent above the better of two runs of L-BFGS on the exact loss; seconds.",
                 ("graph", "nodes", "temperature", "normaliser", "objective", "loss", "% above L-BFGS", "seconds"),
                 list(losses(names, temperatures)),
             ),

@@ -174,8 +174,8 @@ class AttentionEmbedding(
     tol : float, default=1e-2
         Tolerance of the stopping rule. The solver stops if the root mean square displacement of the unit vectors in an
         iteration is below `tol`, or if it is below ``0.2 * sqrt(tol)`` and in each of two consecutive iterations the
-        loss changed by less than `tol` times its total decrease. With 0 all iterations are run. Smaller values hardly improve classifiers. They improve
-        clusterings with more clusters than dimensions.
+        loss changed by less than `tol` times its total decrease. With 0 all iterations are run. Smaller values hardly
+        improve classifiers. They improve clusterings with more clusters than dimensions.
 
     check_loss : bool, default=True
         Whether to compare the loss that is minimized, which rests on an estimate of the normalizer, with the exact loss
