@@ -117,8 +117,8 @@ class AttentionEmbedding(
         The expressive kernel has many local optima. Four fifths of `max_iter` are always run to search for a good one,
         and a larger `max_iter` finds better ones if there are few relations. `embedding_` and `key_embedding_` agree up
         to signs at temperatures near 1 and in few dimensions, but not at low temperatures, where a single row has many
-        optima. This kernel needs explicit affinities and the default `walk_length`, `null_model`, `normalizer` and
-        `solver`.
+        optima. This kernel needs explicit affinities and the default `walk_length`, `null_model`, `normalizer`,
+        `objective` and `solver`.
 
     temperature : float, default=0.2
         Temperature of the attention, from 1e-9 to 1e9. Scores are divided by it before the kernel is applied. Lower

@@ -136,6 +136,8 @@ def test_callable_that_returns_nonsense(result):
         {"normalizer": "auto"},
         {"n_exact": 0},
         {"solver": "sgd"},
+        {"objective": "keys"},
+        {"check_loss": "always"},
         {"max_iter": 0},
         {"tol": -1.0},
         {"random_state": "seed"},

@@ -300,6 +300,7 @@ def test_inputs_are_not_modified(network):
         ("normalizer", "exact", "normalizer='gaussian'"),
         ("normalizer", "neighbors", "normalizer='gaussian'"),
         ("solver", "gradient", "solver='accelerated'"),
+        ("objective", "joint", "objective='queries'"),
     ],
     ids=str,
 )
