@@ -1,7 +1,7 @@
 """How low the exact loss gets: vectors that move as queries, or as queries and keys, against L-BFGS.
 
-L-BFGS minimizes the exact loss with the gradient of both sides, written anew here, from a random start. Ours are fitted with ``tol=1e-3``. Classification by either objective has three seeds of the embedding
-and of the split.
+L-BFGS minimizes the exact loss with the gradient of both sides, written anew here, from a random start. Ours are fitted
+with ``tol=1e-3``. Classification by either objective has three seeds of the embedding and of the split.
 
 Run ``python benchmarks/bench_objective.py`` from the repository's root.
 

@@ -225,8 +225,8 @@ class AttentionEmbedding(
         Not available with ``check_loss=False``, or if `X` was a LinearOperator.
 
     converged_ : bool
-        Whether the stopping rule was met (for ``solver="gradient"``, whether all steps were taken) at a loss that can
-        be true. A loss is impossible if it is below the entropy of the affinities, which no cross entropy can be. It is
+        Whether a stopping rule was met (for ``solver="gradient"``, whether all steps were taken) at a loss that can be
+        true. A loss is impossible if it is below the entropy of the affinities, which no cross entropy can be. It is
         also not trusted if more than half of its gain over uniform attention is missing in `exact_loss_`.
 
     isolated_ : ndarray of bool of shape (n_samples,)
@@ -405,11 +405,11 @@ class AttentionEmbedding(
                 "temperature, or use normalizer='neighbors'.",
                 ConvergenceWarning,
             )
-        elif exact is not None and (solution.is_misled or _training.is_overstated(solution)):
+        elif exact is not None and _training.is_overstated(solution):
             stopped = f" It stopped after {self.n_iter_} iterations, because the exact loss rose."
             warn(
                 f"AttentionEmbedding ended at a loss of {loss:.4g}, but the exact loss of a sample of {exact.n_rows} "
-                f"rows is {exact.mean:.4g} +- {exact.error:.2g}. {at}{stopped if solution.is_misled else ''} Raise the "
+                f"rows is {exact.mean:.4g} +- {exact.error:.2g}. {at}{stopped if solution.stopped_early else ''} Raise the "
                 "temperature, use normalizer='neighbors', or lower max_iter; check_loss=False turns this check off.",
                 ConvergenceWarning,
             )

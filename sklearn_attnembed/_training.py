@@ -29,7 +29,7 @@ from .affinity._sources import Source
 # The least power of a degree. A weight of zero would have no logarithm.
 _TINY = 1e-290
 # Error of a loss, in nats, that is not worth a warning.
-_SLACK = 0.1
+_SLACK = 0.25
 
 
 class Training(NamedTuple):
@@ -305,7 +305,7 @@ def learned_attributes(
         "key_weight_": fitted.key_weight,
         "loss_curve_": [float(loss) for loss in solution.losses],
         "n_iter_": len(solution.losses),
-        "converged_": solution.converged or params.solver == "gradient",
+        "converged_": solution.converged or solution.stopped_early or params.solver == "gradient",
         **exact,
     }
 

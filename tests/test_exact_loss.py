@@ -110,8 +110,8 @@ def test_a_clear_rise_stops():
     rising = np.concatenate([falling, np.linspace(3, 4, 20)])
     assert checked(falling) is None
     assert checked(rising) == 14
-    assert checked(np.concatenate([falling, np.full(20, 3.05)])) is None  # less than a twentieth of the gain of two
-    assert checked(np.concatenate([falling, np.full(20, 3.11)])) == 14
+    assert checked(np.concatenate([falling, np.full(20, 3.19)])) is None  # less than a tenth of the gain of two
+    assert checked(np.concatenate([falling, np.full(20, 3.21)])) == 14
     assert checked(np.concatenate([falling, np.full(20, 3.05)]), uniform=2.0) == 14  # there is no gain to speak of
     assert checked(rising, stops_early=False) is None
 

@@ -66,6 +66,7 @@ UNREACHED: dict[tuple[str, str], str] = {}
 POINTS = np.random.default_rng(0).random((12, 5))
 A = POINTS @ POINTS.T
 MANY = np.random.default_rng(0).random((50, 50))
+BLOCKS = make_block_model(600, 3, mean_degree=40, random_state=0)[0]
 COUNTS = np.kron(np.eye(2), np.ones((6, 4)))
 LONELY = np.block([[A, np.zeros((12, 1))], [np.zeros((1, 13))]])
 EDGES = pd.DataFrame({"i": ["a", "b"], "j": ["b", "c"], "weight": [1.0, 2.0]})
@@ -303,6 +304,11 @@ MESSAGES = {
         ValueError,
         "null_model by degree", "needs column sums", "the operator has no rmatvec", "use null_model='uniform'",
     ),
+    "objective, of an operator without adjoint": (
+        lambda: precomputed(LinearOperator(A.shape, matvec=lambda x: A @ x, dtype=A.dtype), objective="joint"),
+        ValueError,
+        "objective='joint'", "needs products with the transposed", "the operator has no rmatvec", "objective='queries'",
+    ),
     "warm_start, of another width": (
         lambda: refitted(precomputed(warm_start=True), A, n_components=3), ValueError,
         "n_components=3", "warm_start=True goes on from vectors of", "2 dimensions", "set warm_start=False",
@@ -315,6 +321,12 @@ MESSAGES = {
         lambda: AttentionEmbedding(64, temperature=0.05, random_state=0).fit(MANY), ConvergenceWarning,
         "temperature=0.05, normalizer='gaussian'", "a true loss lies between", "ended at a loss of",
         "Raise the temperature, or use normalizer='neighbors'",
+    ),
+    "AttentionEmbedding, a loss that is not true": (
+        lambda: AttentionEmbedding(16, affinity="precomputed", temperature=0.06, random_state=0).fit(BLOCKS),
+        ConvergenceWarning,
+        "ended at a loss of", "the exact loss of a sample of", "temperature=0.06, normalizer='gaussian'",
+        "use normalizer='neighbors', or lower max_iter; check_loss=False turns this check off",
     ),
     "n_clusters, too many": (
         lambda: precomputed(n_clusters=13, max_iter=999), UserWarning,

@@ -30,7 +30,7 @@ LEAST_ROWS = 8
 AT_ONCE = 16
 # Rise of the exact loss, as a share of its gain over uniform attention, that is worth stopping for. Smaller ones are
 # common, and classifiers do not mind them.
-_RISE = 0.05
+_RISE = 0.1
 # Rise, in nats, that is not worth stopping for.
 _SLACK = 0.01
 

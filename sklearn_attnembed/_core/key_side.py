@@ -31,7 +31,7 @@ class Attended(NamedTuple):
     Attributes
     ----------
     statistics : KeyStatistics
-        Of the keys.
+        Statistics of the keys.
     key_labels, key_weights : ndarray of shape (n_keys,) or None
         Clusters of the keys; None for one cluster. Their weights; None for equal weights.
     queries : ndarray of shape (n_queries, d)

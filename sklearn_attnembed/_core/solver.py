@@ -22,7 +22,7 @@ class Solution(NamedTuple):
     """Vectors that the solver ended with, statistics of the keys of each group, and the history.
 
     `exact` is the exact loss of a sample of rows, whose surrogate loss is the last of `losses`; None if it was not
-    asked for. `is_misled` tells whether the solver stopped because it had risen.
+    asked for. `stopped_early` tells whether the solver stopped because it had risen.
     """
 
     vectors: Array
@@ -32,7 +32,7 @@ class Solution(NamedTuple):
     displacement: float
     converged: bool
     exact: Sampled | None = None
-    is_misled: bool = False
+    stopped_early: bool = False
 
 
 class Step(NamedTuple):
@@ -145,7 +145,7 @@ def minimize(
     computed, and the solver stops where it rises.
     """
     descents = [objective(Y) for Y in starts]
-    best, losses, displacement, converged, is_misled = descents[0], list[float](), np.inf, False, False
+    best, losses, displacement, converged, stopped_early = descents[0], list[float](), np.inf, False, False
 
     def so_far() -> Solution:
         return Solution(best.latest().copy(), best.keys, best.key_index, losses, displacement, False)
@@ -166,12 +166,14 @@ def minimize(
             break
         uniform = uniform_loss(best.keys)
         converged = schedule.is_over(losses, displacement, uniform)
-        is_misled = not converged and check is not None and check.has_risen(best.exact_losses, iteration, uniform)
-        if converged or is_misled:
+        stopped_early = not converged and check is not None and check.has_risen(best.exact_losses, iteration, uniform)
+        if converged or stopped_early:
             break
     exact = None if check is None else check.at_the_end(best.exact_losses, len(losses))
     vectors = best.best()
-    return Solution(vectors, best.keys_of(vectors), best.key_index, losses, displacement, converged, exact, is_misled)
+    return Solution(
+        vectors, best.keys_of(vectors), best.key_index, losses, displacement, converged, exact, stopped_early
+    )
 
 
 def uniform_loss(keys: list[GroupKeys]) -> float:
