@@ -407,10 +407,11 @@ class AttentionEmbedding(
             )
         elif exact is not None and _training.is_overstated(solution):
             stopped = f" It stopped after {self.n_iter_} iterations, because the exact loss rose."
+            stopped *= solution.stopped_early
             warn(
                 f"AttentionEmbedding ended at a loss of {loss:.4g}, but the exact loss of a sample of {exact.n_rows} "
-                f"rows is {exact.mean:.4g} +- {exact.error:.2g}. {at}{stopped if solution.stopped_early else ''} Raise the "
-                "temperature, use normalizer='neighbors', or lower max_iter; check_loss=False turns this check off.",
+                f"rows is {exact.mean:.4g} +- {exact.error:.2g}. {at}{stopped} Raise the temperature, "
+                "use normalizer='neighbors', or lower max_iter; check_loss=False turns this check off.",
                 ConvergenceWarning,
             )
         elif not self.converged_ and self.tol > 0 and self.n_iter_ == self.max_iter:  # not stopped by a callback
