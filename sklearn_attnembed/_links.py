@@ -10,7 +10,7 @@ from ._core.inverted_index import build_cells, nearest_keys
 from ._core.parallel import Runner, row_blocks
 from ._fitted import FittedEmbedding, Samples
 from ._sklearn import cluster_centers
-from ._training import _column_sums
+from ._training import column_sums
 from ._typing import Float64, Integers, Vectors
 
 # Rows, and keys, of largest degree, that all others are compared with.
@@ -56,8 +56,8 @@ def with_degrees(fitted: FittedEmbedding, A: Any) -> FittedEmbedding:
     """Return a fitted model that knows the row and column sums of its affinities, unless these are an operator."""
     if isinstance(A, LinearOperator):
         return fitted
-    row_sums = _column_sums(A.T) if fitted.row_sums is None else fitted.row_sums
-    return fitted._replace(row_sums=row_sums, column_sums=_column_sums(A))
+    row_sums = column_sums(A.T) if fitted.row_sums is None else fitted.row_sums
+    return fitted._replace(row_sums=row_sums, column_sums=column_sums(A))
 
 
 def links_of(fitted: FittedEmbedding, samples: Samples) -> Links:

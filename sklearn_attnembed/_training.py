@@ -134,7 +134,7 @@ def _null_and_weight(params: Any, A: Any, active: Mask, counts: list[int]) -> tu
 
     @cache
     def degree() -> Float64:
-        return np.concatenate([_column_sums(side) for side in ([A.T, A] if len(counts) == 2 else [A])])[active]
+        return np.concatenate([column_sums(side) for side in ([A.T, A] if len(counts) == 2 else [A])])[active]
 
     def powers(name: str) -> list[Float64]:
         return _degree_powers(name, getattr(params, name), degree, counts)
@@ -177,7 +177,7 @@ def _given_null(null_model: Any, active: Mask, n_sides: int) -> Float64:
     return p0[active] / p0[active].sum()
 
 
-def _column_sums(A: Any) -> Float64:
+def column_sums(A: Any) -> Float64:
     """Return the degrees of the keys."""
     if isinstance(A, LinearOperator):
         try:
