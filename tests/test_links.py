@@ -123,7 +123,7 @@ def test_no_affinity_is_never_linked():
     A[:10, :10] = 1 - np.eye(10)
     A[0, 1] = A[1, 0] = 0
     with pytest.warns(UserWarning, match="2 of 12 rows"):
-        model = fitted(A)
+        model = fitted(A, temperature=1)
     assert np.isneginf(model.score_links([[0, 11], [11, 3]])).all()
     assert_array_equal(model.predict_links(5)[0], [[0, 1]])
 
