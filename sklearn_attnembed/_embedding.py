@@ -154,10 +154,9 @@ class AttentionEmbedding(
     objective : {"queries", "joint"}, default="queries"
         Role in which vectors are moved. For "queries" each vector moves as a query and takes the keys as given, until
         each is optimal given the others. For "joint" all vectors move in both of their roles, as queries and as keys,
-        until the loss is stationary. "joint" reaches lower losses: with ``normalizer="exact"`` the optimum, and with
-        "neighbors" the same within half a percent. It takes twice as many sparse products and holds the transposed
-        affinities. Classifiers are as good with either: "joint" is better on protein interactions, "queries" on
-        e-mails and with few labels.
+        until the loss is stationary. "joint" reaches lower losses: with ``normalizer="exact"`` the optimum that L-BFGS
+        finds, and with "neighbors" nearly the same. It takes twice as many sparse products and holds the transposed
+        affinities. Classifiers are as good with either.
 
     solver : {"accelerated", "gradient"}, default="accelerated"
         Optimization algorithm. "accelerated" is a damped fixed-point iteration with momentum that stops when it has

@@ -16,17 +16,18 @@ def embedding(affinity="precomputed", **params):
 
 
 def test_co_rotating_frame_comes_to_rest(hubs, monkeypatch):
-    """The force has a torque here. Without the co-rotating frame the solver does not converge."""
+    """The force has a torque here. Without the co-rotating frame the solver takes far longer to converge."""
     monkeypatch.setattr(softmax_objective, "has_settled", lambda *args: False)
-    assert embedding(max_iter=200, tol=1e-3).fit(hubs).converged_
+    n_iter = embedding(max_iter=200, tol=1e-3).fit(hubs).n_iter_
+    assert n_iter < 100
     monkeypatch.setattr(softmax_objective, "fitted_rotation", lambda torque, second_moment: np.zeros_like(torque))
     with pytest.warns(ConvergenceWarning):
-        embedding(max_iter=200, tol=1e-3).fit(hubs)
+        embedding(max_iter=2 * n_iter, tol=1e-3).fit(hubs)
 
 
 def test_best_iterate_is_kept(hubs, monkeypatch):
     """With too little damping the solver diverges, but it returns the best iterate."""
-    damping = lambda descent: 0.05 * descent.momentum.caution  # noqa: E731
+    damping = lambda descent: 0.05  # noqa: E731
     monkeypatch.setattr(softmax_objective.SoftmaxDescent, "_damping", damping)
     model = embedding(max_iter=30, tol=0, warm_start=True).fit(hubs)
     best = min(model.loss_curve_)

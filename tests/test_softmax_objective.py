@@ -74,14 +74,15 @@ def test_over_at_rest():
     schedule = SoftmaxSchedule(PLAIN, 100, 1e-2, is_gradient=False, is_warm=False)
     assert schedule.is_over([5.0, 4.0], 0.009, 5.0)
     assert not schedule.is_over([5.0, 4.0], 0.011, 5.0)
-    assert schedule.is_over([5.0, 4.0, 4.0, 4.0], 1.0, 5.0)
+    assert schedule.is_over([5.0, 4.0, 4.0, 4.0], 0.019, 5.0)
+    assert not schedule.is_over([5.0, 4.0, 4.0, 4.0], 0.021, 5.0)
     assert not SoftmaxSchedule(PLAIN, 100, 1e-2, is_gradient=True, is_warm=False).is_over([5.0] * 9, 0.0, 5.0)
 
 
 def test_decrease_of_a_warm_start_counts_from_uniform_attention():
     losses = [4.0, 3.99, 3.98, 3.97]
-    assert not SoftmaxSchedule(PLAIN, 100, 1e-2, is_gradient=False, is_warm=False).is_over(losses, 1.0, 9.0)
-    assert SoftmaxSchedule(PLAIN, 100, 1e-2, is_gradient=False, is_warm=True).is_over(losses, 1.0, 9.0)
+    assert not SoftmaxSchedule(PLAIN, 100, 1e-2, is_gradient=False, is_warm=False).is_over(losses, 0.019, 9.0)
+    assert SoftmaxSchedule(PLAIN, 100, 1e-2, is_gradient=False, is_warm=True).is_over(losses, 0.019, 9.0)
 
 
 def test_not_over_before_the_last_index():
