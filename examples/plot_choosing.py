@@ -62,8 +62,8 @@ likelihood = by_rows.cv_results_["mean_test_score"].reshape(shape)
 # Without labels, the right way: hidden links
 # -------------------------------------------
 # Hide one link in five, fit on the others, and compute the cross entropy between hidden links and attention. The model
-# knows all nodes, but not the hidden links, so a model that fits the noise of the visible links scores worse. Many models
-# of the grid do, and :class:`~sklearn_attnembed.AttentionEmbedding` would warn of them: ``check_loss=False`` keeps quiet.
+# knows all nodes, but not the hidden links, so a model that fits the noise of the visible links scores worse. Many
+# models of the grid do, and `fit` would warn of them: ``check_loss=False`` turns that off.
 def symmetric(links, chosen):
     """Return the graph of the chosen links."""
     half = sp.coo_array((links.data[chosen], (links.row[chosen], links.col[chosen])), adjacency.shape)
