@@ -48,7 +48,6 @@ def peak_of(function):
         (LINKED, {"walk_length": 3}),
         (LINKED, {"objective": "joint"}),
         (LARGE, {"objective": "joint", "walk_length": 3}),
-        (SMALL, {"objective": "joint", "n_clusters": 8, "max_iter": 4}),
         (LARGE, {"n_clusters": 8, "max_iter": 4}),
         (LINKED, {"n_clusters": 8, "max_iter": 4}),
         (SMALL, {"normalizer": "neighbors", "max_iter": 10}),

@@ -122,8 +122,8 @@ def test_restarts():
     assert next_momentum(first, sums_of(1.0), 1.0, None)[:3] == (0, True, 1.5)
     assert next_momentum(first, sums_of(0.0), 1.0, None)[:3] == (1, False, 1.0)
     assert next_momentum(state, sums_of(-1.0) + sums_of(2.0), 1.0, None).is_restart
-    assert next_momentum(state, sums_of(-1.0), 1.0, None, has_risen=True)[:3] == (0, True, 1.0)
-    assert next_momentum(first, sums_of(-1.0), 1.0, None, has_risen=True)[:3] == (0, True, 1.5)
+    assert next_momentum(state, sums_of(-1.0), 1.0, None, is_unstable=True)[:3] == (0, True, 1.0)
+    assert next_momentum(first, sums_of(-1.0), 1.0, None, is_unstable=True)[:3] == (0, True, 1.5)
 
 
 def test_rotation_is_learned_from_the_torque_of_all_groups():

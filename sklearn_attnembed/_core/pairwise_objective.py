@@ -54,7 +54,7 @@ class PairwiseSchedule:
     def is_over(self, losses: list[float], displacement: float, uniform: float) -> bool:
         """Stop where displacement or loss have come to rest since the background is what it stays."""
         settled = losses[len(self.fading) :]
-        return len(settled) > 0 and (displacement < self.tol or has_settled(settled, displacement, self.tol, uniform))
+        return len(settled) > 0 and (displacement < self.tol or has_settled(settled, 0.0, self.tol, uniform))
 
 
 class PairwiseDescent(Descent):

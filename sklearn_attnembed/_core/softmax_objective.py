@@ -35,6 +35,8 @@ _FIRST_STAGE = 10
 # Iterations after which the largest variance and the rotation are estimated again: they change slowly, and cost as much
 # as a sweep over few rows.
 _EVERY = 3
+# Root mean square displacement of vectors that jump to the other side, and back.
+_JUMP = 1.0
 # Share of noise in the smoothed first vectors, which tells apart what is alike in the graph.
 _NOISE = np.float32(0.1)
 
@@ -128,8 +130,9 @@ class SoftmaxDescent(Descent):
         self.loss = sum(part.loss for part in sums) / n
         self.displacement = float(np.sqrt(sum(part.displacement for part in sums) / n))
         rounding = 4 * float(np.finfo(self.current.dtype).eps) * abs(self.loss)
-        has_risen = step.rate is None and not step.rebuilds_index and self.loss > before + rounding
-        self.momentum = next_momentum(self.momentum, sums, damping, self.keys if with_torque else None, has_risen)
+        has_risen = self.loss > before + rounding and not step.rebuilds_index
+        is_unstable = step.rate is None and (has_risen or self.displacement > _JUMP)
+        self.momentum = next_momentum(self.momentum, sums, damping, self.keys if with_torque else None, is_unstable)
         self.keys = [part.keys for part in sums]
         self.current, self.following = self.following, self.current
         self.evaluated = self.following  # what the loss belongs to
@@ -244,14 +247,14 @@ def smooth_over_graph(problem: Problem, Y: Array, run: Runner) -> None:
 
 
 def next_momentum(
-    state: MomentumState, sums: list[SweepSums], damping: float, keys: list[GroupKeys] | None, has_risen: bool = False
+    state: MomentumState, sums: list[SweepSums], damping: float, keys: list[GroupKeys] | None, is_unstable: bool = False
 ) -> MomentumState:
-    """Restart where the step turned back or the loss has risen, raise the damping if that happens twice in a row, learn
-    the rotation.
+    """Restart where the step turned back or was unstable, raise the damping if that happens twice in a row, learn the
+    rotation.
 
     `keys` are those before the step, where the torque was summed.
     """
-    is_restart = has_risen or sum(part.overshoot for part in sums) > 0
+    is_restart = is_unstable or sum(part.overshoot for part in sums) > 0
     caution = state.caution * (1.5 if is_restart and state.is_restart else 1)
     rotation = state.rotation
     if keys is not None:
