@@ -95,6 +95,16 @@ def options(script):
     return parser
 
 
+def options_of_graphs(script):
+    """Parser of a script that runs methods on graphs: which of them, and where results are kept."""
+    parser = options(script)
+    parser.add_argument("--cache", type=Path, help="JSON lines of results, read and added to")
+    parser.add_argument("--only", help="methods, with commas between")
+    parser.add_argument("--graphs", help="the same of graphs")
+    parser.add_argument("--d", help="the same of dimensions")
+    return parser
+
+
 def save(figure, name, is_whole=True):
     """Write a picture of the documentation; not of a run in part."""
     if is_whole:

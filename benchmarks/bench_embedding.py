@@ -28,11 +28,10 @@ import sys
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from _common import THREADS, ahead, apart, leads, loaders, options, protocols, save, spread, write
+from _common import THREADS, ahead, apart, leads, loaders, options_of_graphs, protocols, save, spread, write
 from _peers import METHODS, PEERS, missing
 
 OURS, WALK_LENGTH, DIMENSION, SEEDS = "attnembed", 3, 128, 3
@@ -255,11 +254,7 @@ def main():
     """Everything."""
     if sys.argv[1:2] == ["--child"]:
         return child(*sys.argv[2:4], *map(int, sys.argv[4:]))
-    parser = options(__doc__)
-    parser.add_argument("--cache", type=Path, help="JSON lines of results, read and added to")
-    parser.add_argument("--only", help="methods, with commas between")
-    parser.add_argument("--graphs", help="the same of graphs")
-    parser.add_argument("--d", help="the same of dimensions")
+    parser = options_of_graphs(__doc__)
     parser.add_argument("--seeds", type=int, help="number of seeds, at least two")
     chosen = parser.parse_args()
     is_whole = not any([chosen.quick, chosen.only, chosen.graphs, chosen.d, chosen.seeds])

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from _common import THREADS, fastest, loaders, options, plain, save, write
+from _common import THREADS, fastest, loaders, options_of_graphs, plain, save, write
 from _peers import LARGEST, METHODS, NETMF_NODES, PEERS, missing
 
 from sklearn_attnembed.datasets import make_block_model
@@ -238,11 +238,7 @@ def main():
     """Everything."""
     if sys.argv[1:2] == ["--child"]:
         return child(*sys.argv[2:4], *map(int, sys.argv[4:]))
-    parser = options(__doc__)
-    parser.add_argument("--cache", type=Path, help="JSON lines of results, read and added to")
-    parser.add_argument("--only", help="methods, with commas between")
-    parser.add_argument("--graphs", help="the same of graphs")
-    parser.add_argument("--d", help="the same of dimensions")
+    parser = options_of_graphs(__doc__)
     parser.add_argument("--skip-growth", action="store_true")
     chosen = parser.parse_args()
     is_whole = not any([chosen.quick, chosen.only, chosen.graphs, chosen.d, chosen.skip_growth])

@@ -125,7 +125,7 @@ class JointDescent(SoftmaxDescent):
         return params._replace(offset=offset, matrix=matrix, loss_offset=params.offset)
 
     def _damping(self) -> float:
-        """Return the damping, which is that of rows that attract and repel as much as they are attracted."""
+        """Return the part of the damping that is the same for all rows: vectors on one side repel each other, twice."""
         one_sided = 2.4 * max(float(np.linalg.norm(group.null_mean)) for group in self.keys)
         return self.momentum.caution * one_sided
 

@@ -121,8 +121,8 @@ class SoftmaxDescent(Descent):
         """Sweep over all rows once."""
         is_due = iteration % _EVERY == 0
         if is_due or step.rebuilds_index:
-            self.largest_variance = max(largest_variance(group.statistics) for group in self.keys)
-            self.stiffness = _STIFFNESS * (self.problem.beta * self.largest_variance)
+            variance = max(largest_variance(group.statistics) for group in self.keys)
+            self.stiffness = _STIFFNESS * (self.problem.beta * variance)
         damping = self._damping()
         with_torque = is_due and step.rate is None
         sums = self._sweep(damping, step.rate, with_torque)
