@@ -102,10 +102,12 @@ class AttentionEmbedding(
     metric : str or callable, default="euclidean"
         Metric for ``affinity="nearest_neighbors"``, as for :class:`sklearn.neighbors.NearestNeighbors`.
 
-    walk_length : int, default=1
+    walk_length : int or "auto", default=1
         Number of powers of the affinities that are averaged. The average contains random walks of up to this many
         steps, and so relates samples that are not direct neighbors. The powers are never formed. On a bipartite graph
-        one step leads to the other side and back.
+        one step leads to the other side and back. "auto" is 3 for a graph of affinities (``affinity="precomputed"``),
+        1 if `n_negative` "auto" finds that related samples are of different kinds, and 1 for all other values of
+        `affinity`.
 
     kernel : {"softmax", "expressive"}, default="softmax"
         Attention as a function of the score ``s = x . y / temperature``: ``exp(s)`` or, for "expressive",
@@ -158,6 +160,15 @@ class AttentionEmbedding(
         finds, and with "neighbors" nearly the same. It takes twice as many sparse products and holds the transposed
         affinities. Classifiers are as good with either.
 
+    n_negative : int or "auto", default="auto"
+        Number of components whose products count negatively in the scores, the last ones of each vector: samples that
+        are related are apart in these. Needed where samples are related to others of another kind, as words to the
+        words that follow them, which vectors with positive products alone cannot express [3]_. "auto" is half of the
+        components for a graph of affinities (``affinity="precomputed"``) if more than a tenth, in squares, of its
+        eigenvalues beyond noise are negative. It is 0 for social, citation, protein and road networks, for graphs of
+        less than 320 nodes, for a LinearOperator, and for all other values of `affinity`. Scores are ``embedding_ @
+        key_embedding_.T / temperature`` in any case.
+
     solver : {"accelerated", "gradient"}, default="accelerated"
         Optimization algorithm. "accelerated" is a damped fixed-point iteration with momentum that stops when it has
         converged. "gradient" takes `max_iter` normalized gradient steps of linearly decaying length, as in [1]_.
@@ -205,7 +216,11 @@ class AttentionEmbedding(
     key_embedding_ : ndarray of shape (n_keys, n_components)
         Vectors of the keys, which are the features if bipartite and the training samples otherwise. Each row of
         `embedding_` is optimal given these. For symmetric affinities `embedding_` and `key_embedding_` agree up to the
-        tolerance; the more directed the affinities are, the more they differ.
+        tolerance, but for the signs of the `n_negative_` last components; the more directed the affinities are, the
+        more they differ.
+
+    n_negative_ : int
+        Number of components that count negatively in the scores.
 
     key_weight_ : ndarray of shape (n_keys,)
         Weights of the keys: attention is proportional to ``key_weight_ * exp(x . y / temperature)``. Zero for keys
@@ -262,6 +277,8 @@ class AttentionEmbedding(
     .. [1] L. Dall'Amico, E. M. Belliardo, "Learning distributed representations with efficient SoftMax
        normalization", TMLR 2025, arXiv:2303.17475, sections 2 and 3.
     .. [2] C. Gros, "Reorganizing attention-space geometry with expressive attention", arXiv:2407.18601.
+    .. [3] P. Rubin-Delanchy, J. Cape, M. Tang, C. E. Priebe, "A statistical interpretation of spectral embedding: the
+       generalised random dot product graph", JRSS B 84, 2022, section 2.
 
     Examples
     --------
@@ -282,7 +299,7 @@ class AttentionEmbedding(
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "weighting": [StrOptions({"perplexity", "self_tuning", "biweight", "uniform"})],
         "metric": [str, callable],
-        "walk_length": [Interval(Integral, 1, None, closed="left")],
+        "walk_length": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "kernel": [StrOptions(set(EMBEDDABLE))],
         "temperature": [Interval(Real, 1e-9, 1e9, closed="both")],
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
@@ -291,6 +308,7 @@ class AttentionEmbedding(
         "normalizer": [StrOptions({name for name, method in NORMALIZERS.items() if method.field is not None})],
         "n_exact": [Interval(Integral, 1, None, closed="left")],
         "objective": [StrOptions({"queries", "joint"})],
+        "n_negative": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "solver": [StrOptions({"accelerated", "gradient"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
@@ -310,7 +328,7 @@ class AttentionEmbedding(
         n_neighbors: int = 15,
         weighting: Weighting = "perplexity",
         metric: str | Callable[..., float] = "euclidean",
-        walk_length: int = 1,
+        walk_length: int | Literal["auto"] = 1,
         kernel: Literal["softmax", "expressive"] = "softmax",
         temperature: float = 0.2,
         n_clusters: int = 1,
@@ -319,6 +337,7 @@ class AttentionEmbedding(
         normalizer: Literal["gaussian", "neighbors", "exact"] = "gaussian",
         n_exact: int = 64,
         objective: Literal["queries", "joint"] = "queries",
+        n_negative: int | Literal["auto"] = "auto",
         solver: Literal["accelerated", "gradient"] = "accelerated",
         max_iter: int = 100,
         n_init: int = 3,
@@ -343,6 +362,7 @@ class AttentionEmbedding(
         self.normalizer = normalizer
         self.n_exact = n_exact
         self.objective = objective
+        self.n_negative = n_negative
         self.solver = solver
         self.max_iter = max_iter
         self.n_init = n_init
@@ -438,6 +458,7 @@ class AttentionEmbedding(
         Y, is_warm = _training.first_vectors(self, before, training, dtype, int(seeds[0]))
         strategy = _training.build_strategy(self, training.problem, int(seeds[1]))
         with parallel.block_runner(self.n_jobs) as run:
+            training = _training.with_signature(self, training, A, dtype, int(seeds[1]), run)
             solution = _training.solve(self, training, Y, is_warm, strategy, run, task)
             learned = _training.learned_attributes(self, training, solution, strategy, run)
             # Nothing can be said of a loss that has not converged.
@@ -780,11 +801,12 @@ class AttentionEmbedding(
                 n_init=self.n_init,
                 n_clusters=self.n_clusters,
                 n_exact=self.n_exact,
-                walk_length=self.walk_length,
+                walk_length=_training.longest_walk(self),
                 n_threads=parallel.n_threads(self.n_jobs),
                 is_symmetrized=kind.is_symmetrized,
                 is_joint=self.objective == "joint",
                 checks_loss=self.check_loss,
+                finds_kinds=_training.finds_kinds(self),
             )
         )
 

@@ -5,7 +5,7 @@ The stages of a fit follow each other, and each frees its temporary arrays. The 
 
 from typing import NamedTuple
 
-from ._core import exact_loss, inverted_index, pairwise_objective, parallel, sampling
+from ._core import exact_loss, inverted_index, pairwise_objective, parallel, sampling, signature
 from ._core.normalizers import Normalizer, exact
 
 # Number of rows above which k-means uses mini-batches, and makes no copies.
@@ -39,6 +39,8 @@ class Size(NamedTuple):
         Whether vectors move as queries and as keys.
     checks_loss : bool
         Whether the exact loss of a sample of rows is computed.
+    finds_kinds : bool
+        Whether the largest eigenvalues of the affinities are looked at first.
     """
 
     sides: list[int]
@@ -55,6 +57,7 @@ class Size(NamedTuple):
     is_symmetrized: bool
     is_joint: bool
     checks_loss: bool
+    finds_kinds: bool
 
     @property
     def n(self) -> int:
@@ -86,7 +89,7 @@ def _block_rows(side: int, width: int) -> int:
 def peak(size: Size) -> int:
     """Return the peak memory of a fit beyond its input, in bytes."""
     kept = _affinities(size) + _row_arrays(size)
-    return max(_reading(size), kept + _solving(size), kept + _finishing(size))
+    return max(_reading(size), kept + _finding_kinds(size), kept + _solving(size), kept + _finishing(size))
 
 
 def _entries(size: Size) -> int:
@@ -125,6 +128,11 @@ def _solving(size: Size) -> int:
     if size.is_joint:  # averages of walks back, and gradients of sums over near keys or clusters
         n_copies += (size.walk_length > 1) + (size.normalizer.keeps_keys or size.n_clusters > 1)
     return n_copies * size.vectors + _lists(size) + max(_sweep(size), _indexing(size), _check(size))
+
+
+def _finding_kinds(size: Size) -> int:
+    """Return the bytes of the search for the largest eigenvalues: first vectors, and a basis made orthogonal."""
+    return size.vectors + 3 * signature.N_COLUMNS * size.n * size.itemsize if size.finds_kinds else 0
 
 
 def _lists(size: Size) -> int:

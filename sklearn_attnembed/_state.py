@@ -156,6 +156,7 @@ def _out_of_sample(n_targets: str) -> Group:
         "fingerprints": ("fingerprints", Maybe(numbers(FLOAT64, "n_active", 4))),
         "n_exact": ("n_exact", Scalar(int)),
         "cells": ("cells", Maybe(_cells("n_components", "n_active"))),
+        "signature": ("signature", Maybe(numbers(FLOAT64, "n_components"))),
         "far_keys": ("near", Maybe(Group(far, dict, ("n_active",)))),
     }
     return Group(parts, _model, (f"n_targets={n_targets}", "n_components"))
@@ -185,6 +186,7 @@ _EMBEDDING: dict[str, tuple[Any, Kind]] = {
     "exact_loss": ("exact_loss_", Maybe(Scalar(float))),
     "exact_loss_std": ("exact_loss_std_", Maybe(Scalar(float))),
     "n_iter": ("n_iter_", Scalar(int)),
+    "n_negative": ("n_negative_", Maybe(Scalar(int))),
     "converged": ("converged_", Scalar(bool)),
     "parameters": ("_fitted", Group(_PARAMETERS)),
     "vectors": ("_fitted.vectors", numbers(FLOATS, "n_vectors", "n_components")),

@@ -203,6 +203,7 @@ class AttentionWordVectors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             max_iter=self.max_iter,
             tol=self.tol,
             check_loss=False,
+            n_negative=0,
             random_state=self.random_state,
             n_jobs=self.n_jobs,
             verbose=self.verbose,

@@ -18,16 +18,19 @@ from ._core.normalizers import NORMALIZERS
 from ._core.out_of_sample import Model
 from ._core.parallel import Runner
 from ._core.problem import KeyIndex, Problem, Strategy
+from ._core.signature import relates_kinds, signs
 from ._core.solver import Solution, uniform_loss
 from ._core.types import Mask
 from ._fitted import FittedEmbedding, is_by_pairs, normalized
 from ._progress import Progress
 from ._sklearn import FitTask, check_array, cluster_centers, csr_matvecs, partition, warn
 from ._typing import Float64, Integers, Vectors
-from .affinity._sources import Source
+from .affinity._sources import Source, source_of
 
 # The least power of a degree. A weight of zero would have no logarithm.
 _TINY = 1e-290
+# Walk length that classifies nodes well on graphs of all sorts, unless neighbors are of different kinds.
+_WALK_OF_GRAPHS = 3
 # Error of a loss, in nats, that is not worth a warning.
 _SLACK = 0.25
 
@@ -61,6 +64,16 @@ class Training(NamedTuple):
 
 def check_kernel(params: Any) -> None:
     """Raise an error for parameters that do not go with the kernel."""
+    if params.n_negative != "auto" and params.n_negative > params.n_components:
+        raise ValueError(
+            f"n_negative must be at most n_components={params.n_components}, but it is {params.n_negative}: it is the "
+            "number of components that count negatively. Lower it, or use 'auto'."
+        )
+    if params.n_negative not in ("auto", 0) and source_of(params.affinity).embeds_columns:
+        raise ValueError(
+            f"n_negative={params.n_negative} has no effect with affinity={params.affinity!r}, where rows and columns "
+            "have vectors of their own. Use 0 or 'auto'."
+        )
     if not is_by_pairs(params.kernel):
         return
     needed: dict[str, list[Any]] = {
@@ -69,6 +82,7 @@ def check_kernel(params: Any) -> None:
         "normalizer": ["gaussian"],
         "solver": ["accelerated"],
         "objective": ["queries"],
+        "n_negative": ["auto", 0],
     }
     for name, values in needed.items():
         given = getattr(params, name)
@@ -106,11 +120,40 @@ def build_training(params: Any, source: Source, A: Any, P: Any, isolated: Mask, 
         weight=weight,
         kernel=KERNELS[params.kernel],
         beta=1 / params.temperature,
-        walk_length=params.walk_length,
+        walk_length=longest_walk(params),
         backward=_backward(params, square, bounds),
     )
     row_sums = np.asarray(A.sum(axis=1)).ravel() if source.embeds_columns else None
     return Training(problem, source, active, sizes, row_sums)
+
+
+def longest_walk(params: Any) -> int:
+    """Return the walk length that the parameters allow for."""
+    if params.walk_length != "auto":
+        return int(params.walk_length)
+    return _WALK_OF_GRAPHS if _is_graph(params) else 1
+
+
+def finds_kinds(params: Any) -> bool:
+    """Return whether it depends on the affinities if some components count negatively, or how long walks are."""
+    return _is_graph(params) and "auto" in (params.n_negative, params.walk_length)
+
+
+def _is_graph(params: Any) -> bool:
+    """Return whether the affinities are given, and enter by rows."""
+    return source_of(params.affinity).is_graph and not is_by_pairs(params.kernel)
+
+
+def with_signature(params: Any, training: Training, A: Any, dtype: Any, seed: int, run: Runner) -> Training:
+    """Return the problem with the signature and the walk length that its affinities ask for."""
+    problem, d = training.problem, int(params.n_components)
+    has_kinds = False
+    if finds_kinds(params) and not isinstance(A, LinearOperator):
+        degrees = column_sums(A.T)[training.active]
+        has_kinds = relates_kinds(problem.affinity, degrees, dtype, seed, run)
+    n_negative = d // 2 * has_kinds if params.n_negative == "auto" else params.n_negative
+    walk_length = 1 if has_kinds and params.walk_length == "auto" else problem.walk_length
+    return training._replace(problem=problem._replace(signature=signs(d, n_negative), walk_length=walk_length))
 
 
 def _backward(params: Any, square: Any, bounds: list[slice]) -> BlockedAffinity | None:
@@ -289,7 +332,7 @@ def learned_attributes(
         kernel=params.kernel,
         walk_length=int(problem.walk_length),
         source=training.source,
-        keys=np.ascontiguousarray(vectors[-sizes[-1] :]),
+        keys=np.ascontiguousarray(problem.signed(vectors[-sizes[-1] :])),
         key_weight=_among_all(weight, sides[-1]),
         active=sides[-1],
         labels=_key_labels(solution.key_index, keys, sides[-1]),
@@ -305,6 +348,7 @@ def learned_attributes(
         "key_weight_": fitted.key_weight,
         "loss_curve_": [float(loss) for loss in solution.losses],
         "n_iter_": len(solution.losses),
+        "n_negative_": 0 if problem.signature is None else int(np.count_nonzero(problem.signature < 0)),
         "converged_": solution.converged or solution.stopped_early or params.solver == "gradient",
         **exact,
     }

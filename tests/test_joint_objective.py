@@ -14,6 +14,7 @@ from sklearn_attnembed._core.joint_objective import JointDescent
 from sklearn_attnembed._core.kernels import SOFTMAX
 from sklearn_attnembed._core.normalizers import EXACT, GAUSSIAN
 from sklearn_attnembed._core.problem import Problem, Strategy
+from sklearn_attnembed._core.signature import signs
 from sklearn_attnembed._core.solver import Step
 from sklearn_attnembed.datasets import make_block_model
 
@@ -28,7 +29,7 @@ def stochastic(A):
     return A / A.sum(axis=1, keepdims=True)
 
 
-def problem_of(rng, sizes, walk_length=1, weighted=False):
+def problem_of(rng, sizes, walk_length=1, weighted=False, n_negative=0):
     """A directed, weighted graph, or a table whose two directions are unlike."""
     n, first = sum(sizes), sizes[0]
     P = rng.random((n, n)) * (rng.random((n, n)) < 0.2) + 1e-3
@@ -43,19 +44,24 @@ def problem_of(rng, sizes, walk_length=1, weighted=False):
     for side in np.split(np.arange(n), [first]) if len(sizes) > 1 else [np.arange(n)]:
         null[side] /= null[side].sum()
     affinity, backward = blocked(P, bounds), blocked(sp.csr_array(P.T), bounds)
-    return Problem(affinity, None, group, key_group, sizes, null, weight, SOFTMAX, BETA, walk_length, backward)
+    signature = signs(D, n_negative)
+    return Problem(
+        affinity, None, group, key_group, sizes, null, weight, SOFTMAX, BETA, walk_length, backward, signature
+    )
 
 
 def loss_of(problem, Y, labels=None, is_exact=False):
     """The loss of a row, written out: attraction, null model, and log Z of a mixture of Gaussians or of all keys."""
     P, L, stride = problem.affinity.operator.toarray(), problem.walk_length, len(problem.sizes)
     powers = sum(np.linalg.matrix_power(P, 1 + stride * step) for step in range(L)) / L
-    total = -BETA * np.sum(Y * (powers @ Y))
+    signed = Y if problem.signature is None else Y * problem.signature
+    total = -BETA * np.sum(signed * (powers @ Y))
     weight = np.ones(len(Y)) if problem.weight is None else problem.weight
     for group in range(len(problem.sizes)):
         own, keys = problem.group_rows(group), problem.key_rows(group)
         X, K, w = Y[own], Y[keys], weight[keys]
         total += BETA * np.sum(X @ (problem.null[own] @ X))
+        X = signed[own]
         if is_exact:
             total += logsumexp(BETA * X @ K.T, axis=1, b=w).sum()
             continue
@@ -89,6 +95,10 @@ CASES = {
     "clusters and weights": ([N], GAUSSIAN, 3, {"weighted": True}),
     "exact": ([N], EXACT, 1, {}),
     "exact, weights": ([N], EXACT, 1, {"weighted": True}),
+    "signature": ([N], GAUSSIAN, 1, {"n_negative": 2}),
+    "signature, walks and weights": ([N], GAUSSIAN, 1, {"n_negative": 1, "walk_length": 3, "weighted": True}),
+    "signature, clusters": ([N], GAUSSIAN, 3, {"n_negative": 2}),
+    "signature, exact": ([N], EXACT, 1, {"n_negative": 2, "weighted": True}),
     "table": ([36, 24], GAUSSIAN, 1, {"walk_length": 2}),
     "table, weights": ([36, 24], GAUSSIAN, 1, {"weighted": True}),
     "table, clusters": ([36, 24], GAUSSIAN, 2, {}),
@@ -111,7 +121,7 @@ def test_it_comes_to_rest_where_the_loss_is_stationary(case):
     if not strategy.is_plain:
         descent.rebuild_index(0)
     losses = []
-    for iteration in range(600 if len(sizes) > 1 else 300):
+    for iteration in range(600 if len(sizes) > 1 or problem.signature is not None else 300):
         descent.step(Step(), iteration)
         losses.append(descent.loss)
     labels = None if descent.key_index is None else descent.key_index.labels

@@ -72,10 +72,12 @@ def test_a_fit_takes_what_is_estimated(size, params, affinity, dtype):
 
 
 def test_an_estimate_grows_with_rows_affinities_and_walks():
-    model = AttentionEmbedding(10, affinity="precomputed")
+    model = AttentionEmbedding(10, affinity="precomputed", n_negative=0)
     n_bytes = model.estimate_memory(100_000, dtype=np.float32)
     assert 4 * 100_000 * 10 * 4 < n_bytes < 2 * model.estimate_memory(100_000, dtype=np.float32, n_affinities=10)
-    assert AttentionEmbedding(10, walk_length=5).estimate_memory(100_000, dtype=np.float32) > n_bytes
+    for params in ({"walk_length": 5, "n_negative": 0}, {"n_negative": "auto"}):
+        more = AttentionEmbedding(10, affinity="precomputed", **params)
+        assert more.estimate_memory(100_000, dtype=np.float32) > n_bytes
     assert AttentionEmbedding(10, affinity="bipartite").estimate_memory(100_000, 50_000, np.float32) > n_bytes
     assert model.estimate_memory(100_000, dtype=np.float32, n_affinities=10**7) > n_bytes + 8 * 10**7
 

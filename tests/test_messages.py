@@ -328,6 +328,14 @@ MESSAGES = {
         "ended at a loss of", "the exact loss of a sample of", "temperature=0.06, normalizer='gaussian'",
         "use normalizer='neighbors', or lower max_iter; check_loss=False turns this check off",
     ),
+    "n_negative, too many": (
+        lambda: AttentionEmbedding(2, n_negative=3).fit(MANY), ValueError,
+        "n_negative", "must be at most n_components=2", "is 3", "Lower it, or use 'auto'",
+    ),
+    "n_negative, of a table": (
+        lambda: AttentionEmbedding(2, affinity="bipartite", n_negative=1).fit(np.eye(4)), ValueError,
+        "n_negative", "has no effect with affinity='bipartite'", "n_negative=1", "Use 0 or 'auto'",
+    ),
     "n_clusters, too many": (
         lambda: precomputed(n_clusters=13, max_iter=999), UserWarning,
         "n_clusters=13", "more than there are keys with affinities, 12", "=13", "which is taken instead",

@@ -72,7 +72,8 @@ def test_rate_of_the_gradient_falls_to_zero():
 
 def test_over_at_rest():
     schedule = SoftmaxSchedule(PLAIN, 100, 1e-2, is_gradient=False, is_warm=False)
-    assert schedule.is_over([5.0, 4.0], 0.009, 5.0)
+    assert schedule.is_over([5.0, 4.0, 3.99], 0.009, 5.0)
+    assert not schedule.is_over([5.0, 4.0, 3.97], 0.009, 5.0)  # vectors that hardly move near a saddle
     assert not schedule.is_over([5.0, 4.0], 0.011, 5.0)
     assert schedule.is_over([5.0, 4.0, 4.0, 4.0], 0.019, 5.0)
     assert not schedule.is_over([5.0, 4.0, 4.0, 4.0], 0.021, 5.0)

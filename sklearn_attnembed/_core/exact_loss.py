@@ -79,11 +79,11 @@ def row_losses(problem: Problem, vectors: Array, targets: Array, rows: Integers,
         group, members = parts[part]
         X, keys, weights = vectors[members], vectors[problem.key_rows(group)], problem.key_weights(group)
         kernel, log_weights = embedded(problem.kernel), None if weights is None else log_of(weights)
-        log_z = exact_attention(X, keys, None, kernel, problem.beta, log_weights)[0]
+        log_z = exact_attention(problem.signed(X), keys, None, kernel, problem.beta, log_weights)[0]
         X = X.astype(np.float64)
         if kernel is not SOFTMAX:
             return np.asarray(log_z - _mean_log_value(problem, vectors, members))
-        force = np.asarray(problem.affinity.operator[members] @ targets) - null_means[group]
+        force = problem.signed(np.asarray(problem.affinity.operator[members] @ targets)) - null_means[group]
         return np.asarray(log_z - problem.beta * np.einsum("ij,ij->i", X, force))
 
     return np.concatenate(list(run(one, range(len(parts)))))

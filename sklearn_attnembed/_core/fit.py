@@ -83,6 +83,7 @@ def fitted_model(
         solution.keys[key_group].statistics,
         solution.keys[group].null_mean,
         problem.beta,
+        signature=problem.signature,
     )
     if not strategy.normalizer.keeps_keys or solution.key_index is None:
         return model

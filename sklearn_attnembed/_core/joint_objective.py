@@ -82,7 +82,7 @@ class JointDescent(SoftmaxDescent):
             self.keys[group].statistics,
             None if labels is None else labels[rows],
             None if problem.weight is None else problem.weight[rows],
-            self.current[queries],
+            problem.signed(self.current[queries]),
             None if labels is None else labels[queries],
             self.log_z[queries],
             None if index is None else index.near[group],
@@ -116,7 +116,8 @@ class JointDescent(SoftmaxDescent):
             assert matrix is not None
             sizes, queries = self.problem.sizes, self.problem.key_group[group]
             attention = sizes[queries] / sizes[group]
-            mean, covariance = self.keys[queries].statistics.mean[0], self.keys[queries].statistics.covariance[0]
+            signed, statistics = self.problem.signed, self.keys[queries].statistics
+            mean, covariance = signed(statistics.mean[0]), signed(signed(statistics.covariance[0]).T)
             moment = attention * self.problem.beta * (covariance + np.outer(mean, mean))
             own = self.keys[group].statistics.mean[0]
             offset = (offset - own - attention * mean + moment @ own).astype(offset.dtype)

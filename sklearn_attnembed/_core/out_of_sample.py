@@ -45,6 +45,8 @@ class Model(NamedTuple):
         Index to find them by; None if all keys are summed.
     near : NearKeys or None
         The sample that represents the other keys, and the clusters.
+    signature : ndarray of shape (d,) or None
+        Signs of the components in the product of a row and a key; None if all are positive.
     """
 
     targets: Array
@@ -57,6 +59,7 @@ class Model(NamedTuple):
     n_exact: int = 0
     cells: Cells | None = None
     near: NearKeys | None = None
+    signature: Array | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -96,9 +99,14 @@ def out_of_sample_map(model: Model) -> Callable[[Array], Array]:
     stiffness = model.beta * largest_variance(model.statistics)
     known = None if model.fingerprints is None else _KnownRows(model.fingerprints)
     gaussians = gaussian_field(model.statistics, model.beta)
+    signature = None if model.signature is None else model.signature.astype(model.targets.dtype)
 
     def embed(U: Array) -> Array:
-        force = U - model.null_mean
+        return responses(U) if signature is None else responses(U) * signature
+
+    def responses(U: Array) -> Array:
+        """Return the vectors with the signs of the signature, whose products with keys are scores."""
+        force = U - (model.null_mean if signature is None else model.null_mean * signature)
         if model.is_closed:
             return against_gaussian(force.astype(model.targets.dtype, copy=False))
         if model.keys is None:
@@ -106,7 +114,7 @@ def out_of_sample_map(model: Model) -> Callable[[Array], Array]:
         if known is None:
             return against_keys(model.keys, force)
         fitted, new = known.find(U)
-        X: Array = model.keys[fitted]
+        X: Array = model.keys[fitted] if signature is None else model.keys[fitted] * signature
         if len(new):
             X[new] = against_keys(model.keys, force[new])
         return X

@@ -44,6 +44,8 @@ class Problem(NamedTuple):
         Number of powers of the affinities that are averaged.
     backward : BlockedAffinity or None
         The transpose of `affinity`, where vectors move as queries and as keys; None where they move as queries only.
+    signature : ndarray of shape (d,) or None
+        Signs of the components in the product of a query and a key; None if all are positive.
     """
 
     affinity: BlockedAffinity
@@ -57,6 +59,11 @@ class Problem(NamedTuple):
     beta: float
     walk_length: int
     backward: BlockedAffinity | None = None
+    signature: Array | None = None
+
+    def signed(self, vectors: Array) -> Array:
+        """Return vectors, or products with them, with the signs of the signature."""
+        return vectors if self.signature is None else vectors * self.signature.astype(vectors.dtype)
 
     def group_rows(self, group: int) -> slice:
         """Return the rows of one group."""
@@ -137,7 +144,7 @@ def build_key_index(
     for group in range(len(problem.sizes)):
         keys, known = problem.key_rows(group), None if before is None else before.near[group]
         key_labels = None if labels is None else labels[keys]
-        X = Y[problem.group_rows(group)]
+        X = problem.signed(Y[problem.group_rows(group)])
         near.append(_near_keys(X, Y[keys], key_labels, strategy, known, iteration, run))
     return KeyIndex(labels, near)
 

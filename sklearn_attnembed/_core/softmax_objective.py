@@ -16,11 +16,11 @@ from .normalizers import GAUSSIAN
 from .normalizers.neighbors import AttendedKeys
 from .parallel import Runner
 from .problem import Problem, Strategy
-from .solver import Descent, Step, has_settled
+from .solver import Descent, Step, has_settled, is_at_rest
 from .sphere import row_dots, unit_rows
 from .statistics import largest_variance
 from .sweep import GroupKeys, StepParams, SweepSums, merge_sums, merged_by_group, sweep_block
-from .types import Array, Field, Integers
+from .types import Array, Field, Integers, Rows
 
 # Damping in units of beta times the largest variance. All rows moving together also move the covariance, which
 # triples the curvature of a single row: 1.5 keeps that stable, 2.25 with momentum.
@@ -70,7 +70,7 @@ class SoftmaxSchedule:
         if not self.is_plain and len(stage) <= _RENEWALS[-1] + 1:
             return False
         highest = max(stage[0], uniform) if self.is_warm else stage[0]
-        return displacement < self.tol or has_settled(stage, displacement, self.tol, highest)
+        return is_at_rest(stage, displacement, self.tol, highest) or has_settled(stage, displacement, self.tol, highest)
 
 
 class MomentumState(NamedTuple):
@@ -168,7 +168,7 @@ class SoftmaxDescent(Descent):
         def one(block: int) -> SweepSums:
             rows, group = bounds[block], problem.group[block]
             Y = current[rows]
-            attraction = add_attraction(block, np.zeros_like(Y))
+            attraction = problem.signed(add_attraction(block, np.zeros_like(Y)))
             repulsion = None
             if (field := fields[group]) is not None:
                 log_z, mean = field(Y, problem.rows_within_group(block))
@@ -204,22 +204,36 @@ class SoftmaxDescent(Descent):
         normalizer = GAUSSIAN if index is None else self.strategy.normalizer  # the first stage needs no more
         assert normalizer.field is not None
         vectors, near = self.current[problem.key_rows(group)], None if index is None else index.near[group]
-        return normalizer.field(AttendedKeys(statistics, vectors, problem.key_weights(group), problem.beta, near))
+        field = normalizer.field(AttendedKeys(statistics, vectors, problem.key_weights(group), problem.beta, near))
+        return field if problem.signature is None else signed_field(field, problem.signed)
 
     def _params(self, group: int, is_closed: bool, damping: float, rate: float | None, with_torque: bool) -> StepParams:
         """Return the parameters of a step; log Z of one Gaussian follows from the second moments of the queries."""
         beta, dtype = self.problem.beta, self.current.dtype
         offset, log_z = -self.keys[group].null_mean, 0.0
         rotation = self.momentum.rotation
+        if (signature := self.problem.signature) is not None:  # scores change if the two kinds of components mix
+            rotation = rotation * (np.outer(signature, signature) > 0)
         matrix = damping * np.eye(len(rotation)) - rotation if rate is None else np.zeros_like(rotation)
         if is_closed:
             queries, keys = self.keys[group].statistics, self.keys[self.problem.key_group[group]].statistics
-            spread = beta * keys.covariance[0]
+            signed = self.problem.signed
+            spread = beta * signed(signed(keys.covariance[0]).T)
             moment = queries.covariance[0] + np.outer(queries.mean[0], queries.mean[0])
             log_z = float(np.log(keys.weight[0]) + beta / 2 * np.vdot(spread, moment))
-            offset, matrix = offset - keys.mean[0], matrix - spread
+            offset, matrix = offset - signed(keys.mean[0]), matrix - spread
         share = 0.0 if rate is not None else float(momentum(self.momentum.age))
         return StepParams(beta, offset.astype(dtype), matrix.astype(dtype), log_z, share, rate, with_torque)
+
+
+def signed_field(field: Field, signed: Callable[[Array], Array]) -> Field:
+    """Return log Z and its gradient for rows whose products with keys have a signature."""
+
+    def one(Y: Array, rows: Rows) -> tuple[Array, Array]:
+        log_z, gradient = field(signed(Y), rows)
+        return log_z, signed(gradient)
+
+    return one
 
 
 def smooth_over_graph(problem: Problem, Y: Array, run: Runner) -> None:
@@ -292,7 +306,7 @@ def smallest_damping(problem: Problem) -> float:
     Powers of a row-stochastic P have eigenvalues in the unit disc: -1 at the worst, for one step. Averages over more
     steps hold less, -0.44 for three; but not on a bipartite graph, whose walks are all odd.
     """
-    if len(problem.sizes) > 1:
+    if len(problem.sizes) > 1 or problem.signature is not None:
         return 1.0
     angle = np.linspace(0, np.pi, 513)
     average = np.mean([np.cos(step * angle) for step in range(1, problem.walk_length + 1)], axis=0)

@@ -16,6 +16,10 @@ from .types import Array, Integers
 _PATIENCE = 2
 # Displacement, in roots of the tolerance, that a flat loss may still have.
 _NEARLY = 0.2
+# Change of the loss in the last iteration, in units of the tolerance, that vectors at rest may still have.
+_SLOWLY = 2.0
+# Rounding of a loss, relative to it.
+_ROUNDING = 1e-6
 
 
 class Solution(NamedTuple):
@@ -189,4 +193,18 @@ def has_settled(losses: list[float], displacement: float, tol: float, highest: f
     """
     if tol == 0 or len(losses) < 2 * _PATIENCE or displacement > _NEARLY * np.sqrt(tol):
         return False
-    return bool(np.all(np.abs(np.diff(losses[-_PATIENCE - 1 :])) < tol * (highest - min(losses))))
+    return is_flat(losses[-_PATIENCE - 1 :], tol * (highest - min(losses)))
+
+
+def is_at_rest(losses: list[float], displacement: float, tol: float, highest: float) -> bool:
+    """Whether the last displacement was below `tol`, and the loss no longer falls.
+
+    Where the loss has a saddle, vectors hardly move for a while: there it falls by more than it does near a minimum.
+    """
+    slack = _ROUNDING * abs(losses[-1])
+    return displacement < tol and is_flat(losses[-2:], _SLOWLY * tol * (highest - min(losses)) + slack)
+
+
+def is_flat(losses: list[float], change: float) -> bool:
+    """Whether each of the losses differs from the one before by less than `change`."""
+    return bool(np.all(np.abs(np.diff(losses)) < change))

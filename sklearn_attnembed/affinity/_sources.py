@@ -38,6 +38,8 @@ class Source(ABC):
         The value of the estimator's parameter that chooses this source.
     is_pairwise : bool
         Whether `X` relates samples to samples.
+    is_graph : bool
+        Whether `X` holds the affinities themselves.
     is_nonnegative : bool
         Whether negative entries of `X` are refused.
     is_symmetrized : bool
@@ -50,6 +52,7 @@ class Source(ABC):
 
     affinity: Any
     is_pairwise: ClassVar[bool] = False
+    is_graph: ClassVar[bool] = False
     is_nonnegative: ClassVar[bool] = False
     is_symmetrized: ClassVar[bool] = False
     embeds_columns: ClassVar[bool] = False
@@ -89,7 +92,7 @@ class Precomputed(Source):
     """Affinities of samples by samples, which are used as they are."""
 
     affinity = "precomputed"
-    is_pairwise = is_nonnegative = takes_operators = True
+    is_pairwise = is_graph = is_nonnegative = takes_operators = True
 
     @classmethod
     def fit(cls, X: Any, settings: Settings, given: Any) -> tuple[Self, Any]:
