@@ -166,6 +166,13 @@ def walk_svd(A, d, walk_length, seed=0):
 METHODS = {
     "attnembed": ("AttentionEmbedding", attnembed, (), "tab:red", "o"),
     "attnembed-t1": ("AttentionEmbedding, temperature=1", partial(attnembed, temperature=1.0), (), "tab:orange", "^"),
+    "attnembed-plain": (
+        "AttentionEmbedding, n_negative=0",
+        partial(attnembed, n_negative=0),
+        (),
+        "lightcoral",
+        "h",
+    ),
     "attnembed-nn": ("AttentionEmbedding, neighbors", partial(attnembed, normalizer="neighbors"), (), "darkred", "s"),
     "edrep": ("edrep", edrep, ("EDRep",), "tab:blue", "D"),
     "deepwalk": ("DeepWalk", deepwalk, ("fastnode2vec", "gensim"), "tab:green", "v"),

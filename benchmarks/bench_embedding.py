@@ -12,8 +12,8 @@ interrupted run is taken up again: the file holds results, and those in it are n
 
 Needs ``pip install -e ".[plot]" EDRep==0.1.2 gensim fastnode2vec pycleora``; a peer that is not installed is left out.
 
-Data: ``ATTNEMBED_DATA`` names the folder, which has ppi, cora, lastfm_asia, email_eu_core, amazon, wikitext2 and
-word_analogy. The last two make the graph of words: which follow each other in WikiText-2, and their forms.
+Data: ``ATTNEMBED_DATA`` names the folder, which has ppi, cora, lastfm_asia, email_eu_core, amazon, wikitext2, r8 and
+word_analogy. The last three make the graphs of words: which follow each other in WikiText-2 and in R8, and their forms.
 
 Takes 20 minutes on two cores; with ``--quick`` two graphs, three seeds and fewer methods, in less than one minute,
 printed only.
@@ -35,7 +35,7 @@ from _common import THREADS, ahead, apart, leads, loaders, options_of_graphs, pr
 from _peers import METHODS, PEERS, missing
 
 OURS, WALK_LENGTH, DIMENSION, SEEDS = "attnembed", 3, 128, 3
-GRAPHS = ["ppi", "cora", "lastfm_asia", "email_eu_core", "words", "amazon"]
+GRAPHS = ["ppi", "cora", "lastfm_asia", "email_eu_core", "words", "words_r8", "amazon"]
 N_WORDS = 5_000
 MEASURES = {"micro-F1, 10 %": 0.1, "micro-F1, 50 %": 0.5, "NMI": None}
 QUICK_GRAPHS, SLOW, TIMED = ["cora", "email_eu_core"], ["deepwalk", "attnembed-nn"], ["attnembed-20"]
@@ -62,9 +62,8 @@ FORMS = {
 }
 
 
-def word_transitions():
-    """Frequent words of WikiText-2, linked if one follows the other anywhere, and forms of a few, one or several."""
-    tokens = [token.lower() for token in loaders().wikitext2().tokens]
+def word_transitions(tokens):
+    """Frequent words, linked if one follows the other anywhere, and forms of a few, one or several."""
     counts = Counter(token for token in tokens if token not in {"<eos>", "<unk>"})
     row = {word: i for i, (word, _) in enumerate(counts.most_common(N_WORDS))}
     ids = np.array([row.get(token, -1) for token in tokens])
@@ -85,7 +84,9 @@ def word_transitions():
 def labelled_graph(name):
     """Adjacency and labels."""
     if name == "words":
-        return word_transitions()
+        return word_transitions([token.lower() for token in loaders().wikitext2().tokens])
+    if name == "words_r8":
+        return word_transitions([token for text in loaders().r8().texts for token in text.lower().split()])
     data = getattr(loaders(), name)()
     return sp.csr_matrix(data.A, dtype=np.float32), data.Y.toarray() if hasattr(data, "Y") else data.y
 
@@ -105,7 +106,8 @@ def child(name, on, d, n_seeds):
     """Print quality by measure and seed as JSON."""
     warnings.simplefilter("ignore")
     A, y = labelled_graph(on)
-    found = [score(on, METHODS[name][1](A, d, WALK_LENGTH, seed=seed), y, seed) for seed in range(n_seeds)]
+    walk_length = "auto" if package(name) == OURS else WALK_LENGTH
+    found = [score(on, METHODS[name][1](A, d, walk_length, seed=seed), y, seed) for seed in range(n_seeds)]
     print(json.dumps({measure: [scores[measure] for scores in found] for measure in found[0]}))
 
 
@@ -208,17 +210,18 @@ def picture(found, graphs, is_whole):
 
 # everything ------------------------------------------------------------------------------------------
 SETTING = (
-    f"Walks of length {WALK_LENGTH} for AttentionEmbedding, edrep and the SVD; all else is default, and the same for "
-    "all graphs. Rows of AttentionEmbedding with more to their name change that one parameter. Peers at their own "
-    "settings: edrep 30 epochs; DeepWalk 10 walks a node of 80 steps, window 10, 5 negatives; Cleora 40 iterations, "
-    "whitened; ProNE and NetMF written anew from their papers, NetMF exact, with dense matrices; SpectralEmbedding of "
-    "scikit-learn. Quality in percent, mean ± standard deviation of {seeds} seeds, each of method and split: micro-F1 "
-    "of logistic regression on a tenth or half of the nodes, or, for amazon, mutual information of the best of three "
-    "starts of k-means with the communities; ordered by the last measure of a graph. A figure is bold if it exceeds "
-    "that of every other package by more than two standard errors of the difference over paired seeds, which "
-    "have the same split. Other dimensions are not in this table. Graph words: the 5,000 most frequent words of "
-    "WikiText-2, linked if one follows the other; labels are the twelve forms, such as plural or past tense, that the "
-    "analogy questions give some of the words. All seeds of a method on a graph have {limit} s, on one thread."
+    f'AttentionEmbedding with walk_length="auto", edrep and the SVD with walks of length {WALK_LENGTH}; all else is '
+    "default, and the same for all graphs. Rows of AttentionEmbedding with more to their name change that one "
+    "parameter. Peers at their own settings: edrep 30 epochs; DeepWalk 10 walks a node of 80 steps, window 10, 5 "
+    "negatives; Cleora 40 iterations, whitened; ProNE and NetMF written anew from their papers, NetMF exact, with "
+    "dense matrices; SpectralEmbedding of scikit-learn. Quality in percent, mean ± standard deviation of {seeds} seeds "
+    "of method and split: micro-F1 of logistic regression on a tenth or half of the nodes, or, for amazon, mutual "
+    "information of the best of three starts of k-means with the communities; ordered by the last measure of a graph. "
+    "A figure is bold if it exceeds that of every other package by more than two standard errors of the difference "
+    "over paired seeds, which have the same split. Other dimensions are not in this table. Graphs words and words_r8: "
+    "the 5,000 most frequent words of WikiText-2, and of R8, linked if one follows the other; labels are the twelve "
+    "forms, such as plural or past tense, that the analogy questions give some of the words. Seeds of a method on a "
+    "graph have {limit} s together, on one thread."
 )
 BEST = (
     "AttentionEmbedding with its defaults against the rival with the highest mean, which is another one from row to "
