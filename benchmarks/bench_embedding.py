@@ -15,7 +15,7 @@ Needs ``pip install -e ".[plot]" EDRep==0.1.2 gensim fastnode2vec pycleora``; a 
 Data: ``ATTNEMBED_DATA`` names the folder, which has ppi, cora, lastfm_asia, email_eu_core, amazon, wikitext2, r8 and
 word_analogy. The last three make the graphs of words: which follow each other in WikiText-2 and in R8, and their forms.
 
-Takes 20 minutes on two cores; with ``--quick`` two graphs, three seeds and fewer methods, in less than one minute,
+Takes half an hour on two cores; with ``--quick`` two graphs, three seeds and fewer methods, in less than one minute,
 printed only.
 
 Writes ``benchmarks/bench_embedding.md``, ``doc/images/embedding_methods.png``.
@@ -193,17 +193,20 @@ def picture(found, graphs, is_whole):
     """Means and standard deviations, one panel a graph, by the last measure and the one before."""
     import matplotlib.pyplot as plt
 
+    names = [name for name in METHODS if any(name in runs for runs in found.values())]
     figure, axes = plt.subplots(1, len(graphs), figsize=(15, 4.2), layout="constrained", squeeze=False, sharey=True)
+    figure.suptitle("filled: half of the labels, or NMI; hollow: a tenth of the labels", fontsize="medium")
     for ax, on in zip(axes.flat, graphs, strict=True):
         for (where, measure), runs in found.items():
             if where != on:
                 continue
-            for height, (name, values) in enumerate(reversed(runs.items())):
+            for name, values in runs.items():
+                height = -names.index(name)
                 *_, color, marker = METHODS[name]
                 filled = color if measure != "micro-F1, 10 %" else "none"
                 ax.errorbar(values.mean(), height, xerr=values.std(ddof=1), color=color, marker=marker, mfc=filled)
-            ax.set_yticks(range(len(runs)), [METHODS[name][0] for name in reversed(runs)])
-        ax.set(title=on, xlabel="NMI, %" if on == "amazon" else "micro-F1, %: half filled, a tenth hollow")
+        ax.set_yticks([-height for height in range(len(names))], [METHODS[name][0] for name in names])
+        ax.set(title=on, xlabel="NMI, %" if on == "amazon" else "micro-F1, %")
         ax.grid(alpha=0.3)
     save(figure, "embedding_methods", is_whole)
 
