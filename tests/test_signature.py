@@ -81,6 +81,12 @@ def test_auto_takes_half_of_the_components_and_walks_of_one_step():
     assert_array_equal(fit(kinds, n_negative=8).embedding_, fit(kinds).embedding_)
 
 
+def test_links_to_nodes_without_links_have_no_kinds():
+    A = sp.csr_array((np.ones(N), (np.arange(N), np.full(N, N))), (N + 1, N + 1))
+    with pytest.warns(UserWarning, match="1 of 601 rows have no affinity"):
+        assert fit(A).n_negative_ == 0
+
+
 def test_auto_is_plain_for_all_but_graphs():
     points = np.random.default_rng(0).standard_normal((400, 5))
     model = AttentionEmbedding(4, walk_length="auto", random_state=0).fit(points)

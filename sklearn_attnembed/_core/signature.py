@@ -64,4 +64,4 @@ def _noise(affinity: BlockedAffinity, inward: Array, outward: Array, run: Runner
     assert pieces is not None
     sums = run(lambda block: (pieces[block] ** 2) @ squares, range(len(affinity.bounds)))
     rows = np.concatenate(list(sums)).astype(np.float64) * outward**2
-    return float(2 * np.sqrt((rows**2).sum() / rows.sum()))
+    return float(2 * np.sqrt((rows**2).sum() / (rows.sum() or 1)))
