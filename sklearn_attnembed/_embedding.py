@@ -140,13 +140,16 @@ class AttentionEmbedding(
         Weights of the keys in the normalizer: equal weights, degrees, or degrees raised to a non-negative power.
         Degrees help if keys occur as often as they are linked, as words do. They seldom help on graphs.
 
-    normalizer : {"gaussian", "neighbors", "exact"}, default="gaussian"
+    normalizer : {"gaussian", "neighbors", "sampling", "exact"}, default="gaussian"
         Method that computes the log normalizer, log Z.
 
         - "gaussian": the mixture of Gaussians. It is also the best regularizer for classification.
         - "neighbors": the sum over the `n_exact` nearest keys of each row, plus an estimate for all other keys from
           their moments and from a sample of them. It reaches the loss of "exact" within half a percent, in linear time.
           Use it for likelihoods, `score` and retrieval at temperatures below 1.
+        - "sampling": the sum over 2,048 keys drawn anew in each iteration, keys of large weight more often, in linear
+          time. It is made for tables of users by items, where few items are popular: see
+          :class:`AttentionRecommender`. `transform` uses a sample that is drawn once.
         - "exact": the sum over all keys, in quadratic time.
 
     n_exact : int, default=64
@@ -334,7 +337,7 @@ class AttentionEmbedding(
         n_clusters: int = 1,
         null_model: Literal["uniform", "degree"] | float | ArrayLike = "uniform",
         key_weight: Literal["uniform", "degree"] | float = "uniform",
-        normalizer: Literal["gaussian", "neighbors", "exact"] = "gaussian",
+        normalizer: Literal["gaussian", "neighbors", "sampling", "exact"] = "gaussian",
         n_exact: int = 64,
         objective: Literal["queries", "joint"] = "queries",
         n_negative: int | Literal["auto"] = "auto",
@@ -413,6 +416,12 @@ class AttentionEmbedding(
         self._warn_of_loss(solution, bounds)
         return self
 
+    @whole_or_as_before("_fitted")
+    def _approach(self, X: Relations) -> Self:
+        """Fit on the way to other parameters: nothing is checked or embedded, and nothing has to converge."""
+        self._fit(X, FitTask(self, X, None, self.max_iter), embeds=False)
+        return self
+
     def _warn_of_loss(self, solution: Solution, bounds: Bounds | None) -> None:
         """Warn if the loss is not true or has not converged."""
         at = f"At temperature={self.temperature:g}, normalizer={self.normalizer!r} is too inaccurate."
@@ -440,8 +449,11 @@ class AttentionEmbedding(
                 ConvergenceWarning,
             )
 
-    def _fit(self, X: Any, task: FitTask) -> tuple[Solution, Bounds | None]:
-        """Solve and set all fitted attributes; return the solution and the bounds of a possible loss."""
+    def _fit(self, X: Any, task: FitTask, embeds: bool = True) -> tuple[Solution, Bounds | None]:
+        """Solve and set all fitted attributes; return the solution and the bounds of a possible loss.
+
+        Without `embeds`, samples keep the vectors of the solver, which are near their optima.
+        """
         _training.check_kernel(self)
         kind, settings = source_of(self.affinity), Settings(*(getattr(self, name) for name in Settings._fields))
         validated, dtype = self._validated(kind, X)
@@ -467,7 +479,8 @@ class AttentionEmbedding(
         learned["_fitted"] = _links.with_degrees(learned["_fitted"], A)
         learned["converged_"] &= not _training.is_overstated(solution)
         learned["isolated_"] = isolated
-        learned["embedding_"] = embed(learned["_fitted"], P, isolated, self.n_jobs)
+        latest = learned["_fitted"].vectors[: len(isolated)]
+        learned["embedding_"] = embed(learned["_fitted"], P, isolated, self.n_jobs) if embeds else latest
         if not isinstance(P, LinearOperator):
             learned["affinity_matrix_"] = P
         self.__dict__.update(learned)

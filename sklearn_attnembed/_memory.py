@@ -6,7 +6,7 @@ The stages of a fit follow each other, and each frees its temporary arrays. The 
 from typing import NamedTuple
 
 from ._core import exact_loss, inverted_index, pairwise_objective, parallel, sampling, signature
-from ._core.normalizers import Normalizer, exact
+from ._core.normalizers import Normalizer, exact, sampled
 
 # Number of rows above which k-means uses mini-batches, and makes no copies.
 _COPIED = 20_000
@@ -126,7 +126,7 @@ def _solving(size: Size) -> int:
         return (2 * size.n_init + 1) * size.vectors + _pairs(size, size.itemsize) + 4 * size.blocks(size.d)
     n_copies = 5 if size.walk_length > 1 else 4  # current, last, following and best vectors, and averages of walks
     if size.is_joint:  # averages of walks back, and gradients of sums over near keys or clusters
-        n_copies += (size.walk_length > 1) + (size.normalizer.keeps_keys or size.n_clusters > 1)
+        n_copies += (size.walk_length > 1) + (size.normalizer.sums_keys or size.n_clusters > 1)
     return n_copies * size.vectors + _lists(size) + max(_sweep(size), _indexing(size), _check(size))
 
 
@@ -147,6 +147,8 @@ def _sweep(size: Size) -> int:
         return _scores(size, s) + (9 + s) * block
     if size.normalizer.has_cells:
         return _near_and_sampled(size, s) + 2 * s * block
+    if size.normalizer.sums_keys:
+        return _sampled(size, s) + 3 * s * block
     return (4 + (size.n_clusters if size.n_clusters > 1 else 0)) * s * block
 
 
@@ -164,8 +166,14 @@ def _scores(size: Size, itemsize: int) -> int:
 def _near_and_sampled(size: Size, itemsize: int) -> int:
     """Return the bytes of gathered near keys, of their labels, scores and shares, and of powers of sampled scores."""
     elements = 2 * exact._BLOCK_ELEMENTS * size.n_threads
-    numbers, sampled = elements / size.d, elements / (size.d * size.n_exact) * sampling.SAMPLE_SIZE
-    return int(elements * itemsize + 48 * numbers + 10.5 * itemsize * sampled)
+    numbers, scores = elements / size.d, elements / (size.d * size.n_exact) * sampling.SAMPLE_SIZE
+    return int(elements * itemsize + 48 * numbers + 10.5 * itemsize * scores)
+
+
+def _sampled(size: Size, itemsize: int) -> int:
+    """Return the bytes of a sample of the keys, of its choice, and of blocks of scores and their exponentials."""
+    drawn = min(sampled.N_SAMPLED, max(size.sides))
+    return drawn * (3 * size.d * itemsize + 3 * sampled._ROWS * itemsize * size.n_threads) + 40 * max(size.sides)
 
 
 def _indexing(size: Size) -> int:
@@ -193,15 +201,17 @@ def _finishing(size: Size) -> int:
     block = size.blocks(size.d, 1)
     if size.kernel == "expressive":
         return known + in_double + _pairs(size, 8) + 38 * block
-    if not size.normalizer.keeps_keys and size.n_clusters == 1:
+    if not size.normalizer.sums_keys and size.n_clusters == 1:
         return known + (6 * size.itemsize + 16) * block
     # The history of L-BFGS has 16 vectors for each row, and 21 more are temporary, plus one for each cluster.
     history = 8 * (37 + size.n_clusters)
-    if not size.normalizer.keeps_keys:
+    if not size.normalizer.sums_keys:
         return known + in_double + history * size.blocks(size.d * size.n_clusters, 1)
-    known += in_double + _lists(size) + size.sides[-1] * size.d * 8  # the keys in double precision
-    if size.is_bipartite:
-        scores = _scores(size, 8) if size.normalizer.is_exact else _near_and_sampled(size, 8)
+    is_sampled = not size.normalizer.keeps_keys
+    n_keys = min(size.sides[-1], sampled.N_SAMPLED) if is_sampled else size.sides[-1]
+    known += in_double + _lists(size) + n_keys * size.d * 8  # the keys in double precision
+    if size.is_bipartite or is_sampled:
+        scores = _near_and_sampled(size, 8) if size.normalizer.has_cells else _scores(size, 8)
         return known + scores + history * size.blocks(size.d * size.n_clusters, 1)
     # Training rows are recognized by four numbers each, in a tree.
     return known + 96 * size.n + 3 * 8 * block

@@ -9,6 +9,7 @@ from .affinity_matrix import products
 from .exact_loss import LossCheck
 from .joint_objective import JointDescent
 from .normalizers.neighbors import NearKeys
+from .normalizers.sampled import N_SAMPLED, draw_keys
 from .out_of_sample import Model, fingerprint
 from .pairwise_objective import PairwiseDescent, PairwiseSchedule, random_starts
 from .parallel import Runner
@@ -85,10 +86,13 @@ def fitted_model(
         problem.beta,
         signature=problem.signature,
     )
-    if not strategy.normalizer.keeps_keys or solution.key_index is None:
+    if not strategy.normalizer.sums_keys or solution.key_index is None:
         return model
-    keys = solution.vectors[rows].astype(np.float64)
-    model = model._replace(keys=keys, weights=problem.key_weights(group))
+    keys, weights = solution.vectors[rows].astype(np.float64), problem.key_weights(group)
+    if not strategy.normalizer.keeps_keys and len(keys) > N_SAMPLED:
+        drawn, weights = draw_keys(np.ones(len(keys)) if weights is None else weights, N_SAMPLED, (strategy.seed,))
+        return model._replace(keys=keys[drawn], weights=weights)
+    model = model._replace(keys=keys, weights=weights)
     if problem.queries is not None:
         product = products(problem.queries, targets)
         parts = run(lambda block: fingerprint(product(block)), range(len(problem.group)))

@@ -88,6 +88,7 @@ class JointDescent(SoftmaxDescent):
             None if index is None else index.near[group],
             problem.beta,
             [problem.rows_within_group(block) for block, own in enumerate(problem.group) if own == of_queries],
+            self.seed_of(group + len(problem.sizes)),
         )
         return key_side(GAUSSIAN if index is None else strategy.normalizer, attended, self.run)
 

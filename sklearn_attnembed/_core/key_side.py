@@ -43,6 +43,8 @@ class Attended(NamedTuple):
         1 / temperature.
     bounds : list of slice
         Blocks of the queries.
+    seed : tuple of int
+        Seed of a sample of the queries.
     """
 
     statistics: KeyStatistics
@@ -54,11 +56,12 @@ class Attended(NamedTuple):
     near: NearKeys | None
     beta: float
     bounds: list[slice]
+    seed: tuple[int, ...] = ()
 
 
 def key_side(normalizer: Normalizer, attended: Attended, run: Runner) -> KeySide:
     """Return the keys' side of the gradient, as a normalizer estimates log Z."""
-    return mirrored_side(normalizer, attended, run) if normalizer.keeps_keys else gaussian_side(attended, run)
+    return mirrored_side(normalizer, attended, run) if normalizer.sums_keys else gaussian_side(attended, run)
 
 
 def mirrored_side(normalizer: Normalizer, attended: Attended, run: Runner) -> KeySide:
@@ -73,7 +76,9 @@ def mirrored_side(normalizer: Normalizer, attended: Attended, run: Runner) -> Ke
 
     statistics = merge(run(one, range(len(attended.bounds))))
     assert normalizer.field is not None
-    field = normalizer.field(AttendedKeys(statistics, queries, weights, attended.beta, attended.near))
+    field = normalizer.field(
+        AttendedKeys(statistics, queries, weights, attended.beta, attended.near, seed=attended.seed)
+    )
 
     def side(Y: Array, rows: slice) -> tuple[Array, Array]:
         log_n, gradient = field(Y, rows)

@@ -14,6 +14,10 @@ from .parallel import Runner
 from .sampling import SAMPLE_SIZE, stratified_sample
 from .types import Array, Integers
 
+# The index is built anew so many iterations after the first time: each time changes the objective a little, and only a
+# fixed one can be converged on.
+_RENEWALS = (0, 4, 10)
+
 
 class Problem(NamedTuple):
     """Affinities between one group of rows (square) or two (bipartite).
@@ -113,7 +117,12 @@ class Strategy(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether log Z comes from a single Gaussian, so that no index has to follow the vectors."""
-        return not self.normalizer.keeps_keys and self.n_clusters == 1
+        return not self.normalizer.sums_keys and self.n_clusters == 1
+
+    @property
+    def renewals(self) -> tuple[int, ...]:
+        """Iterations after the first one with an index at which it is built anew; a sample is none to be renewed."""
+        return _RENEWALS if self.normalizer.keeps_keys or self.n_clusters > 1 else (0,)
 
 
 class KeyIndex(NamedTuple):

@@ -4,6 +4,7 @@ Keys are hashed by their values, so that the same keys make the same sample wher
 sets of keys merge into that of their union.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,3 +159,28 @@ def stratified_sample(n: int, labels: Integers | None, n_clusters: int, seed: li
     wanted = max(SAMPLE_SIZE // n_clusters, _CLUSTER_SAMPLE)
     members = [np.flatnonzero(labels == a) for a in range(n_clusters)]
     return [np.sort(generator.choice(m, min(wanted, len(m)), replace=False)) for m in members]
+
+
+def systematic_sample(weights: Array, size: int, seed: Sequence[int]) -> tuple[Integers, Array]:
+    """Draw about `size` distinct numbers, with chances proportional to `weights`; return them and their chances.
+
+    Numbers whose chance would be above one are all drawn. The others are passed in random order by steps of equal
+    weight, so that sums of ``x / chance`` over the sample estimate sums of x over all without bias.
+    """
+    chance, certain = np.zeros(len(weights)), np.zeros(len(weights), bool)
+    while True:  # those that are certain leave fewer draws to the others, of which more can then be certain
+        others = ~certain & (weights > 0)
+        total = float(weights[others].sum())
+        if total > 0:
+            chance[others] = np.minimum((size - np.count_nonzero(certain)) / total * weights[others], 2)
+        too_likely = others & (chance >= 1)
+        chance[too_likely] = 1
+        if not too_likely.any():
+            break
+        certain |= too_likely
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(weights))
+    steps = np.floor(np.cumsum(np.where(certain, 0, chance)[order]) + generator.random())
+    drawn = order[np.diff(steps, prepend=0) > 0]
+    numbers = np.sort(np.concatenate([np.flatnonzero(certain), drawn]))
+    return numbers, chance[numbers]

@@ -27,9 +27,6 @@ from .types import Array, Field, Integers, Rows
 _STIFFNESS = 2.5
 # First rate of the normalized gradient steps of [DB].
 _FIRST_RATE = 0.85
-# The index is built anew so many iterations after the first time: each time changes the objective a little, and only a
-# fixed one can be converged on.
-_RENEWALS = (0, 4, 10)
 # Largest number of iterations with one Gaussian before an index is built.
 _FIRST_STAGE = 10
 # Iterations after which the largest variance and the rotation are estimated again: they change slowly, and cost as much
@@ -46,7 +43,7 @@ class SoftmaxSchedule:
 
     def __init__(self, strategy: Strategy, max_iter: int, tol: float, *, is_gradient: bool, is_warm: bool):
         self.is_plain, self.max_iter, self.tol = strategy.is_plain, max_iter, tol
-        self.is_gradient, self.is_warm = is_gradient, is_warm
+        self.is_gradient, self.is_warm, self.renewals = is_gradient, is_warm, strategy.renewals
         self.second_stage: int | None = 0 if is_warm or is_gradient else None
 
     def step(self, losses: list[float], displacement: float) -> Step:
@@ -57,7 +54,7 @@ class SoftmaxSchedule:
             self.second_stage = iteration
         second = self.second_stage
         return Step(
-            rebuilds_index=not self.is_plain and second is not None and iteration - second in _RENEWALS,
+            rebuilds_index=not self.is_plain and second is not None and iteration - second in self.renewals,
             rate=_FIRST_RATE * (1 - iteration / self.max_iter) if self.is_gradient else None,
         )
 
@@ -67,7 +64,7 @@ class SoftmaxSchedule:
         if self.is_gradient or start is None:
             return False
         stage = losses[start:]
-        if not self.is_plain and len(stage) <= _RENEWALS[-1] + 1:
+        if not self.is_plain and len(stage) <= self.renewals[-1] + 1:
             return False
         highest = max(stage[0], uniform) if self.is_warm else stage[0]
         return is_at_rest(stage, displacement, self.tol, highest) or has_settled(stage, displacement, self.tol, highest)
@@ -110,7 +107,7 @@ class SoftmaxDescent(Descent):
         self.walked = np.empty_like(Y) if problem.walk_length > 1 else None
         self.least_damping = smallest_damping(problem)
         self.momentum = MomentumState(0, False, 1.0, np.zeros((Y.shape[1], Y.shape[1])))
-        self.lowest = np.inf
+        self.lowest, self.iteration = np.inf, 0
 
     def rebuild_index(self, iteration: int) -> None:
         """Build the index, which changes the loss: momentum and the best iterate start anew."""
@@ -119,6 +116,7 @@ class SoftmaxDescent(Descent):
 
     def step(self, step: Step, iteration: int) -> None:
         """Sweep over all rows once."""
+        self.iteration = iteration
         is_due = iteration % _EVERY == 0
         if is_due or step.rebuilds_index:
             variance = max(largest_variance(group.statistics) for group in self.keys)
@@ -204,8 +202,13 @@ class SoftmaxDescent(Descent):
         normalizer = GAUSSIAN if index is None else self.strategy.normalizer  # the first stage needs no more
         assert normalizer.field is not None
         vectors, near = self.current[problem.key_rows(group)], None if index is None else index.near[group]
-        field = normalizer.field(AttendedKeys(statistics, vectors, problem.key_weights(group), problem.beta, near))
+        weights, seed = problem.key_weights(group), self.seed_of(group)
+        field = normalizer.field(AttendedKeys(statistics, vectors, weights, problem.beta, near, seed=seed))
         return field if problem.signature is None else signed_field(field, problem.signed)
+
+    def seed_of(self, number: int) -> tuple[int, ...]:
+        """Return the seed of what is drawn in this iteration, one of several by their number."""
+        return self.strategy.seed, self.iteration, number
 
     def _params(self, group: int, is_closed: bool, damping: float, rate: float | None, with_torque: bool) -> StepParams:
         """Return the parameters of a step; log Z of one Gaussian follows from the second moments of the queries."""

@@ -15,6 +15,7 @@ from .exact import exact_field
 from .mixture import gaussian_field
 from .neighbors import AttendedKeys, neighbor_field
 from .random_features import fourier_sums, positive_sums
+from .sampled import sampled_field
 
 
 class Normalizer(NamedTuple):
@@ -38,6 +39,8 @@ class Normalizer(NamedTuple):
         Whether it sums all keys, the heaviest too, without an error.
     keeps_keys : bool
         Whether it needs the keys themselves, so that estimators cannot be merged.
+    sums_keys : bool
+        Whether `field` sums over keys themselves, all or some of them.
     uses_sample : bool
         Whether estimates, not only their errors, use the sample.
     has_hash_index : bool
@@ -58,6 +61,7 @@ class Normalizer(NamedTuple):
     kernels: tuple[Kernel, ...] | None = None
     is_exact: bool = False
     keeps_keys: bool = False
+    sums_keys: bool = False
     uses_sample: bool = False
     has_hash_index: bool = False
     has_cells: bool = False
@@ -89,13 +93,14 @@ CONTROL_VARIATE = Normalizer(
     uses_sample=True,
     has_hash_index=True,
 )
-SAMPLING = CONTROL_VARIATE._replace(name="sampling", estimate=estimates.sampling)
+SAMPLING = CONTROL_VARIATE._replace(name="sampling", estimate=estimates.sampling, sums_keys=True, field=sampled_field)
 NEIGHBORS = Normalizer(
     "neighbors",
     estimates.neighbors,
     estimates.neighbors_cost,
     estimates.probing_rows,
     keeps_keys=True,
+    sums_keys=True,
     uses_sample=True,
     has_cells=True,
     field=lambda keys: exact_field_of(keys) if keys.near is None else neighbor_field(keys, keys.near),
@@ -114,6 +119,7 @@ EXACT = Normalizer(
     estimates.exact_masses,
     is_exact=True,
     keeps_keys=True,
+    sums_keys=True,
     field=exact_field_of,
 )
 

@@ -99,6 +99,8 @@ class AttendedKeys(NamedTuple):
         Keys that queries sum one by one; None where all keys are summed.
     with_self : bool
         Whether to add the term of a query that is a key itself, and moves with it.
+    seed : tuple of int
+        Seed of a sample of these keys.
     """
 
     statistics: KeyStatistics
@@ -107,6 +109,7 @@ class AttendedKeys(NamedTuple):
     beta: float
     near: NearKeys | None = None
     with_self: bool = False
+    seed: tuple[int, ...] = ()
 
 
 class FarKeys(NamedTuple):
@@ -168,7 +171,7 @@ def _far_mass(
 
 def neighbor_field(attended: AttendedKeys, near: NearKeys) -> Field:
     """Return the field of softmax attention with near keys summed exactly, the others by regression on a sample."""
-    statistics, keys, weights, beta, _, with_self = attended
+    statistics, keys, weights, beta, _, with_self, _ = attended
     moments = scaled_moments(statistics, beta, keys.dtype)
     sampled = [keys[members] for members in near.sample]
     sample_weight = [np.ones(len(m)) if weights is None else weights[m] for m in near.sample]

@@ -1,0 +1,467 @@
+"""AttentionRecommender: items for users, by the attention of users and by that of the items that they know."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from . import _explain
+from ._core import parallel
+from ._core.item_products import largest_products
+from ._embedding import AttentionEmbedding
+from ._fitted import fitted_value
+from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, validate_data, whole_or_as_before
+from ._sparse import canonical
+from ._typing import Float64, Integers, MatrixLike, RandomState, Vectors
+
+# Temperatures from smooth to sharp. Each fit starts from the vectors of the one before.
+_TEMPERATURES = (0.3, 0.22, 0.16, 0.12, 0.09, 0.07)
+# The one that is taken where fewer users than this have items to be held out.
+_USUAL, _LEAST_JUDGES = 0.2, 20
+# Iterations at the first temperature, where rankings that have not converged would look worse than they are, and at
+# those that follow.
+_FIRST_ITERATIONS, _ITERATIONS = 16, 8
+# Users whose items are held out, the share that is held out, and the length of the lists that are judged.
+_MOST_JUDGES, _HELD_OUT, _LIST = 2000, 0.2, 20
+
+
+class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Recommend items to users, known or new, from a table of what users have chosen, in linear time.
+
+    Users and items are embedded by :class:`AttentionEmbedding` such that users attend to the items that they have
+    chosen [1]_: the chance of an item is proportional to ``w exp(x . y / temperature)``, where the weight w is its
+    popularity. Log Z is summed over items sampled by popularity. To this attention of users is added that of items:
+    items that many users have chosen together attend to each other [2]_, and a user attends to the items that the
+    chosen ones attend to. The temperature is found on items that are held out.
+
+    Read more in the :ref:`User Guide <recommendations>`.
+
+    Parameters
+    ----------
+    n_components : int, default=64
+        Dimension of the embedding.
+    temperature : float or "auto", default="auto"
+        Temperature of the attention, from 1e-9 to 1e9. "auto" holds out a fifth of the items of up to 2,000 users,
+        lowers the temperature from 0.4 step by step until their rankings get worse by normalized discounted cumulative
+        gain (NDCG@20), and then fits all items at the best temperature. With less than 20 users to judge by it is 0.2.
+    popularity_power : float, default=1.0
+        Power of the popularity that an item is weighted by. Lower values recommend rare items more often.
+    item_share : float, default=0.5
+        Share, from 0 to 1, of the attention of items in the ranking. With 0 it is not computed, and the ranking is that
+        of the embedding alone.
+    user_power, item_power : float, default=0.5
+        Powers of the sums of rows and columns that counts are divided by before the attention of items is computed from
+        them: how much less each choice of a user of many items counts, and each choice of a popular item.
+    n_neighbors : int, default=200
+        Number of other items that each item attends to at most.
+    max_iter : int, default=100
+        Maximum number of iterations at the last temperature.
+    tol : float, default=1e-2
+        Tolerance of the stopping rule, see :class:`AttentionEmbedding`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial vectors, samples and held-out items. The same seed gives the same bits on the same machine,
+        whatever `n_jobs` is.
+    n_jobs : int or None, default=None
+        Number of threads. None means 1 unless in a :obj:`joblib.parallel_config` context, -1 means all cores.
+    verbose : int, default=0
+        Verbosity. If positive, each temperature is printed with its NDCG, and each of the last iterations.
+
+    Attributes
+    ----------
+    embedding_ : ndarray of shape (n_users, n_components)
+        Vectors of the users of `fit`; zero for users without items.
+    item_embedding_ : ndarray of shape (n_items, n_components)
+        Vectors of the items.
+    item_attention_ : csr_array of shape (n_items, n_items) or None
+        Attention of items to each other, at most `n_neighbors` in a row. None if `item_share` is 0.
+    temperature_ : float
+        The temperature.
+    validation_ : list of tuple of float
+        Temperatures that were tried, each with the NDCG@20 of held-out items.
+    model_ : AttentionEmbedding
+        The fitted embedding, which explains single users and has the loss.
+    n_features_in_ : int
+        Number of items.
+    feature_names_in_ : ndarray of shape (n_items,)
+        Names of the items. Defined only if `X` was a DataFrame whose column names are all strings.
+
+    See Also
+    --------
+    sklearn_attnembed.affinity.bipartite : Make the table from a long one of user, item and weight.
+    sklearn_attnembed.affinity.concatenate_affinities : Put attributes of users beside their items.
+    AttentionEmbedding : The embedding itself, of tables of any kind.
+
+    Notes
+    -----
+    Time is linear in the number of counts, users and items, but for the attention of items, which takes the sum over
+    users of their squared numbers of items. Memory is that of :class:`AttentionEmbedding` with
+    ``normalizer="sampling"``, and `n_neighbors` numbers for each item.
+
+    References
+    ----------
+    .. [1] L. Dall'Amico, E. M. Belliardo, "Learning distributed representations with efficient SoftMax
+       normalization", TMLR 2025, arXiv:2303.17475.
+    .. [2] Y. Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021, arXiv:2108.07567.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_attnembed import AttentionRecommender
+    >>> plays = np.kron(np.eye(2), np.ones((10, 8)))  # two groups of listeners, each with eight songs of its own
+    >>> model = AttentionRecommender(4, random_state=0).fit(plays)
+    >>> items, chances = model.recommend(np.eye(16)[:1], n_items=7)
+    >>> sorted(items[0].tolist())
+    [1, 2, 3, 4, 5, 6, 7]
+    """
+
+    _parameter_constraints = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "temperature": [StrOptions({"auto"}), Interval(Real, 1e-9, 1e9, closed="both")],
+        "popularity_power": [Interval(Real, 0, None, closed="left")],
+        "item_share": [Interval(Real, 0, 1, closed="both")],
+        "user_power": [Interval(Real, 0, None, closed="left")],
+        "item_power": [Interval(Real, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 64,
+        *,
+        temperature: float | Literal["auto"] = "auto",
+        popularity_power: float = 1.0,
+        item_share: float = 0.5,
+        user_power: float = 0.5,
+        item_power: float = 0.5,
+        n_neighbors: int = 200,
+        max_iter: int = 100,
+        tol: float = 1e-2,
+        random_state: RandomState = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.temperature = temperature
+        self.popularity_power = popularity_power
+        self.item_share = item_share
+        self.user_power = user_power
+        self.item_power = item_power
+        self.n_neighbors = n_neighbors
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # Fit and transform -------------------------------------------------------------------------------
+    @whole_or_as_before()
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: MatrixLike, y: None = None) -> Self:
+        """Learn vectors of users and items, and the attention of items to each other.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_users, n_items)
+            Non-negative counts or ratings: how often, or how much, each user has chosen each item.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        self : AttentionRecommender
+            Fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If `X` holds NaN, infinity or negative numbers, or no positive number at all.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` was reached before the stopping rule was met.
+        UserWarning
+            If users have no item.
+        """
+        table = self._validated(X, reset=True)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self.model_, self.validation_ = self._fitted_model(table, seed)
+        self.temperature_ = float(self.model_.temperature)
+        self.embedding_, self.item_embedding_ = self.model_.embedding_, self.model_.key_embedding_
+        ranking = self._ranking(self.model_, table)
+        self.item_attention_, self._item_share = ranking.item_attention, ranking.share
+        return self
+
+    def _validated(self, X: Any, reset: bool) -> sp.csr_array:
+        """Return the table as a CSR array of counts."""
+        options: dict[str, Any] = {"accept_sparse": "csr", "dtype": np.float32, "ensure_non_negative": True}
+        table = sp.csr_array(validate_data(self, canonical(X), reset=reset, **options))
+        if not table.has_canonical_format or (table.data == 0).any():
+            table = table.copy()
+            table.sum_duplicates()
+            table.eliminate_zeros()
+        return table
+
+    def _fitted_model(self, table: sp.csr_array, seed: int) -> tuple[AttentionEmbedding, list[tuple[float, float]]]:
+        """Return the fitted embedding, and the temperatures that were tried with their NDCG."""
+        model = AttentionEmbedding(
+            self.n_components,
+            affinity="bipartite",
+            normalizer="sampling",
+            key_weight=self.popularity_power,
+            max_iter=_FIRST_ITERATIONS,
+            check_loss=False,
+            warm_start=True,
+            tol=self.tol,
+            random_state=seed,
+            n_jobs=self.n_jobs,
+        )
+        if self.temperature == "auto":
+            best, tried = self._chosen(model, table, seed)
+        else:
+            best, tried = model, []
+            for temperature in _TEMPERATURES:
+                if temperature > self.temperature:
+                    best.set_params(temperature=temperature)._approach(table).set_params(max_iter=_ITERATIONS)
+            best.set_params(temperature=self.temperature)
+        best.set_params(max_iter=self.max_iter, verbose=self.verbose).fit(table)
+        return best.set_params(warm_start=False), tried
+
+    def _chosen(
+        self, model: AttentionEmbedding, table: sp.csr_array, seed: int
+    ) -> tuple[AttentionEmbedding, list[tuple[float, float]]]:
+        """Lower the temperature until rankings of held-out items get worse; return the best model before."""
+        rows, kept, held_out = hold_out(table, seed)
+        if len(rows) < _LEAST_JUDGES:
+            return model.set_params(temperature=_USUAL), []
+        at_best, best, ranking = None, 0, None
+        tried, gains = list[tuple[float, float]](), list[Float64]()
+        for temperature in _TEMPERATURES:
+            model.set_params(temperature=temperature)._approach(kept).set_params(max_iter=_ITERATIONS)
+            if ranking is None:
+                ranking = self._ranking(model, kept)
+            gains.append(ranking._replace(model=model).gains(kept[rows], model.embedding_[rows], held_out, self.n_jobs))
+            tried.append((temperature, float(gains[-1].mean())))
+            if self.verbose:
+                print(f"[AttentionRecommender] temperature {temperature:g}: NDCG@{_LIST} {tried[-1][1]:.4f}")
+            change = gains[-1] - gains[best]
+            if change.mean() < 0:
+                break
+            if at_best is None or change.mean() > change.std() / np.sqrt(len(rows)):  # not just by chance
+                best, at_best = len(gains) - 1, copy.copy(model)
+        assert at_best is not None
+        return at_best, tried
+
+    def _ranking(self, model: AttentionEmbedding, table: sp.csr_array) -> Ranking:
+        """Return what items are ranked by, from a fitted embedding and the table."""
+        if self.item_share == 0:
+            return Ranking(model, None, 0.0)
+        scaled = table.astype(table.dtype, copy=True)
+        sums = [np.asarray(table.sum(axis=axis), np.float64) for axis in (1, 0)]
+        by_user, by_item = (
+            np.where(total > 0, total, 1) ** -power
+            for total, power in zip(sums, (self.user_power, self.item_power), strict=True)
+        )
+        scaled.data *= (np.repeat(by_user, np.diff(table.indptr)) * by_item[table.indices]).astype(table.dtype)
+        with parallel.block_runner(self.n_jobs) as run:
+            return Ranking(model, largest_products(scaled, self.n_neighbors, run), float(self.item_share))
+
+    def transform(self, X: MatrixLike) -> Vectors:
+        """Compute the vectors of users from what they have chosen.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_users, n_items)
+            Counts of users, which need not be those of `fit`.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_users, n_components)
+            Unit vectors; zero for users without items.
+        """
+        check_is_fitted(self)
+        return self.model_.transform(self._validated(X, reset=False))
+
+    # Recommendations ---------------------------------------------------------------------------------
+    def recommend(self, X: MatrixLike, n_items: int = 10, *, exclude_known: bool = True) -> tuple[Integers, Float64]:
+        """Find the best items for users, known or new.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_users, n_items)
+            Counts of users, which need not be those of `fit`. A user without any gets the most popular items.
+        n_items : int, default=10
+            Number of items for each user.
+        exclude_known : bool, default=True
+            Whether to leave out the items that a user has a count for.
+
+        Returns
+        -------
+        items : ndarray of int of shape (n_users, n_items)
+            Numbers of columns, the best first; -1 where there are no more.
+        chances : ndarray of shape (n_users, n_items)
+            Chances of these items among all items, those that a user knows included; 0 where there are no more.
+
+        Raises
+        ------
+        ValueError
+            If `n_items` is not from 1 to the number of columns.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_items, Integral) or not 1 <= n_items <= self.n_features_in_:
+            raise ValueError(
+                f"n_items must be an integer from 1 to the {self.n_features_in_} columns; got {n_items!r}. Lower it, "
+                "or fit more columns."
+            )
+        table = self._validated(X, reset=False)
+        ranking = Ranking(self.model_, self.item_attention_, self._item_share)
+        return ranking.best(table, self.model_.transform(table), int(n_items), exclude_known, self.n_jobs)
+
+    def score(self, X: MatrixLike, y: None = None) -> float:
+        """Compute how well a fifth of the items of each user is predicted from the others, for users of any kind.
+
+        It needs no labels and no second table, so that :class:`sklearn.model_selection.GridSearchCV` can choose
+        parameters by users that were not in `fit`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_users, n_items)
+            Counts of users, at most 2,000 of which are judged.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        score : float
+            Mean normalized discounted cumulative gain of the first 20 items, NDCG@20, from 0 to 1.
+
+        Raises
+        ------
+        ValueError
+            If no user has two items.
+        """
+        check_is_fitted(self)
+        rows, kept, held_out = hold_out(self._validated(X, reset=False), 0)
+        if len(rows) == 0:
+            raise ValueError(
+                "X must have a user with two items, one of which can be predicted, but has none. Add some."
+            )
+        ranking = Ranking(self.model_, self.item_attention_, self._item_share)
+        embedding = self.model_.transform(kept[rows])
+        return float(ranking.gains(kept[rows], embedding, held_out, self.n_jobs).mean())
+
+    # scikit-learn ------------------------------------------------------------------------------------
+    @property
+    def _n_features_out(self) -> int:
+        return self.item_embedding_.shape[1]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+class Ranking(NamedTuple):
+    """What items are ranked by.
+
+    Attributes
+    ----------
+    model : AttentionEmbedding
+    item_attention : csr_array of shape (n_items, n_items) or None
+        Attention of items to each other.
+    share : float
+        Share of it in the chances of items.
+    """
+
+    model: AttentionEmbedding
+    item_attention: Any
+    share: float
+
+    def chances(self, table: sp.csr_array, embedding: Vectors) -> Vectors:
+        """Return the chance of each item for users with these counts and vectors."""
+        chances = _explain.log_ratings(fitted_value(self.model), embedding)
+        chances -= chances.max(axis=1, keepdims=True)
+        np.exp(chances, out=chances)
+        chances /= chances.sum(axis=1, keepdims=True)
+        if self.item_attention is None:
+            return chances
+        of_items = (table @ self.item_attention).toarray()
+        total = of_items.sum(axis=1, keepdims=True)
+        share = np.where(total > 0, self.share, 0).astype(chances.dtype)  # none where known items attend to nothing
+        chances *= 1 - share
+        chances += of_items * (share / np.where(total > 0, total, 1))
+        return chances
+
+    def best(
+        self, table: sp.csr_array, embedding: Vectors, n_items: int, exclude_known: bool, n_jobs: int | None
+    ) -> tuple[Integers, Float64]:
+        """Return the numbers and chances of the best items for users."""
+        blocks = parallel.row_blocks([table.shape[0]], table.shape[1])
+        items, values = (np.zeros((table.shape[0], n_items), dtype) for dtype in (np.intp, np.float64))
+
+        def one(number: int) -> None:
+            rows = blocks[number]
+            chances = self.chances(table[rows], embedding[rows])
+            if exclude_known:
+                chances[table[rows].nonzero()] = -1
+            np.negative(chances, out=chances)
+            best = np.argpartition(chances, n_items - 1, axis=1)[:, :n_items]
+            order = np.argsort(np.take_along_axis(chances, best, 1), axis=1, kind="stable")
+            items[rows] = np.take_along_axis(best, order, 1)
+            values[rows] = -np.take_along_axis(chances, items[rows], 1)
+
+        with parallel.block_runner(n_jobs) as run:
+            for _ in run(one, range(len(blocks))):
+                pass
+        items[values < 0] = -1
+        return items, values.clip(0)
+
+    def gains(self, table: sp.csr_array, embedding: Vectors, held_out: sp.csr_array, n_jobs: int | None) -> Float64:
+        """Return the NDCG of the best items of each user with respect to those held out."""
+        length = min(_LIST, table.shape[1])
+        items, _ = self.best(table, embedding, length, True, n_jobs)
+        relevant = np.zeros(items.shape, bool)
+        for row, wanted in enumerate(np.split(held_out.indices, held_out.indptr[1:-1])):
+            relevant[row] = np.isin(items[row], wanted)
+        discount = 1 / np.log2(np.arange(2, length + 2))
+        ideal = np.cumsum(discount)[np.minimum(np.diff(held_out.indptr), length) - 1]
+        return np.asarray(relevant @ discount / ideal)
+
+
+def hold_out(table: sp.csr_array, seed: int) -> tuple[Integers, sp.csr_array, sp.csr_array]:
+    """Hold out a fifth of the items of some users, at least one and not all.
+
+    Returns
+    -------
+    rows : ndarray of int
+        These users.
+    kept : csr_array
+        The table without what was held out, which zeros stand for.
+    held_out : csr_array of shape (len(rows), n_items)
+    """
+    generator, counts = np.random.default_rng(seed), np.diff(table.indptr)
+    rows = np.flatnonzero(counts > 1)
+    rows = np.sort(generator.choice(rows, min(len(rows), _MOST_JUDGES), replace=False))
+    is_held_out = np.zeros(table.nnz, bool)
+    for row in rows:
+        entries = generator.permutation(counts[row])[: max(int(_HELD_OUT * counts[row]), 1)]
+        is_held_out[table.indptr[row] + entries] = True
+    kept, held_out = table.copy(), table.copy()
+    kept.data[is_held_out], held_out.data[~is_held_out] = 0, 0
+    kept.eliminate_zeros()
+    held_out.eliminate_zeros()
+    return rows, kept, held_out[rows]
