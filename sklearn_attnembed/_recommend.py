@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Self
 
@@ -357,7 +356,8 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         rows, kept, held_out = hold_out(self._validated(X, reset=False), 0)
         if len(rows) == 0:
             raise ValueError(
-                "X must have a user with two items, one of which can be predicted, but has none. Add some."
+                "X must have a user with two items, one of which is predicted from the other, but has none. Pass users "
+                "with more items."
             )
         ranking = Ranking(self.model_, self.item_attention_, self._item_share)
         embedding = self.model_.transform(kept[rows])

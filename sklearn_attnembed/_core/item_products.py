@@ -18,7 +18,7 @@ def largest_products(A: sp.csr_array, k: int, run: Runner) -> sp.csr_array:
     """
     columns = sp.csr_array(A.T)
     work = np.cumsum(_work(A, columns))
-    bounds = np.searchsorted(work, np.arange(_BLOCK_PRODUCTS, work[-1], _BLOCK_PRODUCTS)) if len(work) else []
+    bounds = np.searchsorted(work, np.arange(_BLOCK_PRODUCTS, work[-1], _BLOCK_PRODUCTS))
     cuts = np.unique([0, *bounds, columns.shape[0]])
 
     def one(block: int) -> Any:
@@ -28,8 +28,7 @@ def largest_products(A: sp.csr_array, k: int, run: Runner) -> sp.csr_array:
         products.data[products.indices == rows] = 0
         return _largest_of_rows(products, k)
 
-    parts = list(run(one, range(len(cuts) - 1)))
-    return sp.csr_array(sp.vstack(parts, format="csr")) if parts else sp.csr_array(columns.shape[:1] * 2, dtype=A.dtype)
+    return sp.csr_array(sp.vstack(list(run(one, range(len(cuts) - 1))), format="csr"))
 
 
 def _work(A: sp.csr_array, columns: sp.csr_array) -> Any:

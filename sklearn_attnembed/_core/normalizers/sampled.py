@@ -4,7 +4,7 @@ import numpy as np
 
 from ..logsum import log_of
 from ..sampling import systematic_sample
-from ..types import Array, Field, Rows
+from ..types import Array, Field, Integers, Rows
 from .neighbors import AttendedKeys
 
 # Number of keys that log Z is summed over. Twice as many take twice the time and find recommendations that are as good
@@ -14,7 +14,7 @@ N_SAMPLED = 2048
 _ROWS = 128
 
 
-def draw_keys(weights: Array, size: int, seed: tuple[int, ...]) -> tuple[Array, Array]:
+def draw_keys(weights: Array, size: int, seed: tuple[int, ...]) -> tuple[Integers, Array]:
     """Draw about `size` keys, likely ones being those of large weight; return their numbers and weights in the sum."""
     drawn, chance = systematic_sample(weights, size, seed)
     return drawn, weights[drawn] / chance
