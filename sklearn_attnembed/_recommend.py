@@ -15,8 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from . import _explain
 from ._core import parallel
 from ._core.item_products import largest_products
-from ._embedding import AttentionEmbedding
-from ._fitted import fitted_value
+from ._embedding import AttentionEmbedding, _warn_isolated
+from ._fitted import fitted_value, new_samples
 from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, validate_data, whole_or_as_before
 from ._sparse import canonical
 from ._typing import Float64, Integers, MatrixLike, RandomState, Vectors
@@ -85,6 +85,8 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         The temperature.
     validation_ : list of tuple of float
         Temperatures that were tried, each with the NDCG@20 of held-out items.
+    n_iter_ : int
+        Number of iterations at the last temperature.
     model_ : AttentionEmbedding
         The fitted embedding, which explains single users and has the loss.
     n_features_in_ : int
@@ -198,10 +200,9 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         table = self._validated(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.model_, self.validation_ = self._fitted_model(table, seed)
-        self.temperature_ = float(self.model_.temperature)
-        self.embedding_, self.item_embedding_ = self.model_.embedding_, self.model_.key_embedding_
         ranking = self._ranking(self.model_, table)
         self.item_attention_, self._item_share = ranking.item_attention, ranking.share
+        share_attributes(self)
         return self
 
     def _validated(self, X: Any, reset: bool) -> sp.csr_array:
@@ -292,7 +293,9 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             Unit vectors; zero for users without items.
         """
         check_is_fitted(self)
-        return self.model_.transform(self._validated(X, reset=False))
+        samples = new_samples(self.model_, self._validated(X, reset=False))
+        _warn_isolated(samples.isolated)
+        return samples.embedding
 
     # Recommendations ---------------------------------------------------------------------------------
     def recommend(self, X: MatrixLike, n_items: int = 10, *, exclude_known: bool = True) -> tuple[Integers, Float64]:
@@ -327,7 +330,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             )
         table = self._validated(X, reset=False)
         ranking = Ranking(self.model_, self.item_attention_, self._item_share)
-        return ranking.best(table, self.model_.transform(table), int(n_items), exclude_known, self.n_jobs)
+        return ranking.best(table, new_samples(self.model_, table).embedding, int(n_items), exclude_known, self.n_jobs)
 
     def score(self, X: MatrixLike, y: None = None) -> float:
         """Compute how well a fifth of the items of each user is predicted from the others, for users of any kind.
@@ -360,7 +363,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 "with more items."
             )
         ranking = Ranking(self.model_, self.item_attention_, self._item_share)
-        embedding = self.model_.transform(kept[rows])
+        embedding = new_samples(self.model_, kept[rows]).embedding
         return float(ranking.gains(kept[rows], embedding, held_out, self.n_jobs).mean())
 
     # scikit-learn ------------------------------------------------------------------------------------
@@ -373,6 +376,13 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         tags.input_tags.sparse = tags.input_tags.positive_only = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def share_attributes(recommender: AttentionRecommender) -> None:
+    """Set the attributes that are those of the fitted embedding."""
+    model = recommender.model_
+    recommender.temperature_, recommender.n_iter_ = float(model.temperature), model.n_iter_
+    recommender.embedding_, recommender.item_embedding_ = model.embedding_, model.key_embedding_
 
 
 class Ranking(NamedTuple):

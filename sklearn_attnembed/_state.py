@@ -30,6 +30,7 @@ from ._embedding import AttentionEmbedding
 from ._fitted import EMBEDDABLE, FittedEmbedding
 from ._kernel import ExpressiveKernel, FittedKernel
 from ._normalizer import NormalizerEstimator
+from ._recommend import AttentionRecommender, share_attributes
 from ._schema import (
     BOOL,
     FLOAT64,
@@ -317,6 +318,34 @@ _WORDS: dict[str, tuple[Any, Kind]] = {
 }
 
 
+class _Embedding(Kind):
+    """A fitted AttentionEmbedding that is a part of another estimator."""
+
+    def write(self, value: Any, file: Writer, name: str) -> Any:
+        params = value.get_params(deep=False)
+        return {
+            "params": {key: Value(key).write(each, file, f"{name}/params/{key}") for key, each in params.items()},
+            "fitted": Group(_EMBEDDING).write(value, file, f"{name}/fitted"),
+        }
+
+    def read(self, node: Any, file: Reader, name: str, sizes: Sizes) -> Any:
+        params = {key: Value(key).read(each, file, f"{name}/params", {}) for key, each in node["params"].items()}
+        model = AttentionEmbedding(**params)
+        check_params(model)
+        entries = Group(_EMBEDDING).read(node["fitted"], file, f"{name}/fitted", {})
+        _fill(model, entries, LAYOUTS["AttentionEmbedding"])
+        return model
+
+
+_RECOMMENDER: dict[str, tuple[Any, Kind]] = {
+    **_COLUMNS,
+    "model": ("model_", _Embedding()),
+    "item_attention": ("item_attention_", Maybe(Matrix("n_features", "n_features"))),
+    "item_share": ("_item_share", Scalar(float)),
+    "validation": ("validation_", Value("validation")),
+}
+
+
 class _Layout(NamedTuple):
     """The layout of an estimator in a file.
 
@@ -342,6 +371,7 @@ class _Layout(NamedTuple):
 
 
 _DERIVED = ("method_", "n_clusters_", "n_samples_", "n_exact_", "weights_", "means_", "covariances_")
+_SHARED = ("temperature_", "n_iter_", "embedding_", "item_embedding_")
 LAYOUTS = {
     layout.kind.__name__: layout
     for layout in (
@@ -349,6 +379,7 @@ LAYOUTS = {
         _Layout(NormalizerEstimator, Group(_NORMALIZER), finish=_finish_normalizer, derived=_DERIVED),
         _Layout(ExpressiveKernel, Group(_KERNEL)),
         _Layout(AttentionWordVectors, Group(_WORDS)),
+        _Layout(AttentionRecommender, Group(_RECOMMENDER), finish=share_attributes, derived=_SHARED),
     )
 }
 
@@ -362,7 +393,7 @@ def save(model: Any, path: str | PathLike[str]) -> None:
 
     Parameters
     ----------
-    model : AttentionEmbedding, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
+    model : AttentionEmbedding, AttentionRecommender, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
         Fitted estimator. The steps of a pipeline have to be saved one by one.
     path : str or path-like
         Path of the file, which is replaced if it exists. No suffix is added.
@@ -437,7 +468,7 @@ def load(path: str | PathLike[str], **params: Any) -> Any:
 
     Returns
     -------
-    model : AttentionEmbedding, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
+    model : AttentionEmbedding, AttentionRecommender, AttentionWordVectors, ExpressiveKernel or NormalizerEstimator
         Fitted estimator.
 
     Raises
