@@ -87,11 +87,11 @@ def attnembed(B, seed, **params):
     return lambda rows, users: chances(model, rows)
 
 
-def chances(model, rows):
-    """Chances of all items."""
-    items, values = model.recommend(rows, rows.shape[1], exclude_known=False)
-    out = np.empty(items.shape)
-    np.put_along_axis(out, items, values, axis=1)
+def chances(model, rows, n_items=20):
+    """Chances of the first items that a user does not have; -inf for all others."""
+    items, values = model.recommend(rows, n_items)
+    out = np.full(rows.shape, -np.inf)
+    out[np.arange(len(items))[:, None], items] = np.where(items < 0, -np.inf, values)
     return out
 
 
@@ -319,8 +319,8 @@ def child_holds(name, part):
     seen = one + (rows != 0)
 
     def scores(_, users):
-        out = chances(model, rows[users])
-        out[seen[users].nonzero()] = -1
+        out = chances(model, rows[users], 900)
+        out[seen[users].nonzero()] = -np.inf
         return out
 
     fresh = test[np.isin(test["user"], train["user"])][["user", "item"]].to_numpy()

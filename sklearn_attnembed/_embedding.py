@@ -592,7 +592,8 @@ class AttentionEmbedding(
 
         Columns are ranked by attention, that is by ``log key_weight_ + x . y / temperature`` for the softmax kernel.
         With ``key_weight="degree"`` this takes the popularity of items into account, which recommendations need. For a
-        user without history, popularity is all there is to rank by.
+        user without history, popularity is all there is to rank by. :class:`AttentionRecommender` recommends better,
+        with nothing to be set.
 
         Parameters
         ----------
@@ -631,21 +632,14 @@ class AttentionEmbedding(
                 f"recommend ranks the columns of a table, which only affinity='bipartite' has, but affinity="
                 f"{fitted.source.affinity!r}."
             )
-        if not isinstance(n_items, Integral) or not 1 <= n_items <= self.n_features_in_:
-            raise ValueError(
-                f"n_items must be an integer from 1 to the {self.n_features_in_} columns; got {n_items!r}. Lower it, "
-                "or fit more columns."
-            )
+        _explain.check_n_items(n_items, self.n_features_in_)
         queries, P, _ = new_samples(self, X)
         items, scores = np.empty((len(queries), n_items), np.intp), np.empty((len(queries), n_items))
         for rows in parallel.row_blocks([len(queries)], self.n_features_in_):
             rated = _explain.log_ratings(fitted, queries[rows])
             if exclude_known:
                 rated[P[rows].nonzero()] = -np.inf
-            best = np.argpartition(-rated, n_items - 1, axis=1)[:, :n_items]
-            order = np.argsort(-np.take_along_axis(rated, best, 1), axis=1, kind="stable")
-            items[rows] = np.take_along_axis(best, order, 1)
-            scores[rows] = np.take_along_axis(rated, items[rows], 1)
+            items[rows], scores[rows] = _explain.best_columns(rated, n_items)
         items[np.isneginf(scores)] = -1
         return items, scores
 

@@ -47,6 +47,23 @@ def log_ratings(fitted: FittedEmbedding, queries: Vectors) -> Float64:
         return np.asarray(fitted.kernel_function.log_value(scores) + np.log(fitted.key_weight))
 
 
+def check_n_items(n_items: Any, n_columns: int) -> None:
+    """Raise an error if there are not as many columns as are to be recommended."""
+    if not isinstance(n_items, Integral) or not 1 <= n_items <= n_columns:
+        raise ValueError(
+            f"n_items must be an integer from 1 to the {n_columns} columns; got {n_items!r}. Lower it, or fit more "
+            "columns."
+        )
+
+
+def best_columns(ratings: Vectors, n_items: int) -> tuple[Integers, Vectors]:
+    """Return the numbers and values of the largest ratings in each row, the largest first."""
+    best = np.argpartition(-ratings, n_items - 1, axis=1)[:, :n_items]
+    order = np.argsort(-np.take_along_axis(ratings, best, 1), axis=1, kind="stable")
+    items = np.take_along_axis(best, order, 1)
+    return items, np.take_along_axis(ratings, items, 1)
+
+
 def attention_blocks(fitted: FittedEmbedding, n_rows: int) -> Iterator[slice]:
     """Yield blocks of rows whose attention is small enough for memory."""
     step = max(_BLOCK_ELEMENTS // len(fitted.keys), 1)

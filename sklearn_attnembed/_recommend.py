@@ -56,9 +56,12 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     item_share : float, default=0.5
         Share, from 0 to 1, of the attention of items in the ranking. With 0 it is not computed, and the ranking is that
         of the embedding alone.
-    user_power, item_power : float, default=0.5
-        Powers of the sums of rows and columns that counts are divided by before the attention of items is computed from
-        them: how much less each choice of a user of many items counts, and each choice of a popular item.
+    user_power : float, default=0.5
+        Power of the sum of a row that its counts are divided by before the attention of items is computed from them:
+        how much less each choice of a user of many items counts.
+    item_power : float, default=0.5
+        Power of the sum of a column that its counts are divided by likewise: how much less each choice of a popular
+        item counts.
     n_neighbors : int, default=200
         Number of other items that each item attends to at most.
     max_iter : int, default=100
@@ -323,11 +326,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If `n_items` is not from 1 to the number of columns.
         """
         check_is_fitted(self)
-        if not isinstance(n_items, Integral) or not 1 <= n_items <= self.n_features_in_:
-            raise ValueError(
-                f"n_items must be an integer from 1 to the {self.n_features_in_} columns; got {n_items!r}. Lower it, "
-                "or fit more columns."
-            )
+        _explain.check_n_items(n_items, self.n_features_in_)
         table = self._validated(X, reset=False)
         ranking = Ranking(self.model_, self.item_attention_, self._item_share)
         return ranking.best(table, new_samples(self.model_, table).embedding, int(n_items), exclude_known, self.n_jobs)
@@ -428,11 +427,7 @@ class Ranking(NamedTuple):
             chances = self.chances(table[rows], embedding[rows])
             if exclude_known:
                 chances[table[rows].nonzero()] = -1
-            np.negative(chances, out=chances)
-            best = np.argpartition(chances, n_items - 1, axis=1)[:, :n_items]
-            order = np.argsort(np.take_along_axis(chances, best, 1), axis=1, kind="stable")
-            items[rows] = np.take_along_axis(best, order, 1)
-            values[rows] = -np.take_along_axis(chances, items[rows], 1)
+            items[rows], values[rows] = _explain.best_columns(chances, n_items)
 
         with parallel.block_runner(n_jobs) as run:
             for _ in run(one, range(len(blocks))):

@@ -30,6 +30,7 @@ from sklearn.preprocessing import FunctionTransformer
 import sklearn_attnembed
 from sklearn_attnembed import (
     AttentionEmbedding,
+    AttentionRecommender,
     AttentionWordVectors,
     ExpressiveKernel,
     NormalizerEstimator,
@@ -364,6 +365,10 @@ MESSAGES = {
     "recommend, no table": (
         lambda: precomputed().recommend(A), ValueError,
         "recommend", "which only", "affinity='precomputed'", "affinity='bipartite'",
+    ),
+    "score, nothing to predict": (
+        lambda: AttentionRecommender(2, temperature=0.3, random_state=0).fit(COUNTS).score(np.eye(len(COUNTS.T))),
+        ValueError, "X", "two items", "has none", "Pass users with more items",
     ),
     "recommend, too many": (
         lambda: table().recommend(COUNTS, n_items=9), ValueError,
