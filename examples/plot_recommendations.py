@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import TruncatedSVD
 
-from sklearn_attnembed import AttentionEmbedding
+from sklearn_attnembed import AttentionRecommender
 from sklearn_attnembed.affinity import bipartite
 
 
@@ -74,12 +74,12 @@ print(f"{table.affinity.shape[0]} users to learn from, {len(new.rows)} new, {len
 # %%
 # Embedding, singular vectors, popularity
 # ---------------------------------------
-# `recommend` ranks artists by attention. With ``key_weight="degree"``, attention accounts for their popularity.
+# `recommend` ranks artists by attention: that of the user, which accounts for their popularity, and that of the artists
+# that the user has heard. The temperature is found on artists that are held out of the known ones.
 n_items = 50
-model = AttentionEmbedding(
-    64, affinity="bipartite", walk_length=2, key_weight="degree", temperature=0.2, tol=1e-3, random_state=0
-)
-found = {"attention, 64": model.fit(table.affinity).recommend(new.affinity, n_items)[0]}
+model = AttentionRecommender(64, random_state=0).fit(table.affinity)
+print(f"temperature {model.temperature_}")
+found = {"attention, 64": model.recommend(new.affinity, n_items)[0]}
 popularity = table.affinity.sum(axis=0)
 scores = {}
 for n_components in (64, 20):

@@ -9,7 +9,13 @@ from urllib.parse import unquote
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from sklearn_attnembed import AttentionEmbedding, AttentionRecommender, AttentionWordVectors, ExpressiveKernel, NormalizerEstimator
+from sklearn_attnembed import (
+    AttentionEmbedding,
+    AttentionRecommender,
+    AttentionWordVectors,
+    ExpressiveKernel,
+    NormalizerEstimator,
+)
 from sklearn_attnembed.datasets import make_block_model
 
 ESTIMATORS = [AttentionEmbedding, AttentionRecommender, AttentionWordVectors, ExpressiveKernel, NormalizerEstimator]

@@ -142,4 +142,9 @@ def test_fields_of_the_registry(name):
 
 
 def test_methods_without_a_gradient_are_not_for_embeddings():
-    assert {name for name, method in NORMALIZERS.items() if method.field} == {"gaussian", "neighbors", "sampling", "exact"}
+    assert {name for name, method in NORMALIZERS.items() if method.field} == {
+        "gaussian",
+        "neighbors",
+        "sampling",
+        "exact",
+    }

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from sklearn_attnembed import AttentionEmbedding, AttentionWordVectors, NormalizerEstimator
+from sklearn_attnembed import AttentionEmbedding, AttentionRecommender, AttentionWordVectors, NormalizerEstimator
 from sklearn_attnembed.affinity import temporal
 from sklearn_attnembed.metrics import attention_cross_entropy, relative_error
 
@@ -141,6 +141,24 @@ def test_classes_from_contacts(real, protocols):
     walk = temporal(np.column_stack([data.t, data.i, data.j]), width=1800, nodes=np.arange(data.n))
     states = walks(32, temperature=0.5).fit_transform(walk.affinity)
     assert protocols.community_nmi(walk.by_node(states), data.y) >= 0.925
+
+
+def test_recommender_is_ahead_of_the_embedding_alone(real):
+    data = real.lastfm()
+    wanted = np.zeros(data.B.shape, bool)
+    wanted[tuple(data.test.T)] = True
+    tested = wanted.any(axis=1)
+
+    def recall(table, model):
+        found = np.take_along_axis(wanted, model.recommend(table, 20)[0], axis=1).sum(axis=1)
+        return (found[tested] / wanted.sum(axis=1)[tested]).mean()
+
+    model = AttentionRecommender(64, random_state=0, n_jobs=2).fit(data.B)
+    assert recall(data.B, model) > 0.265
+    unseen = np.arange(data.B.shape[0]) % 10 == 0
+    others = AttentionRecommender(64, temperature=model.temperature_, random_state=0, n_jobs=2).fit(data.B[~unseen])
+    tested &= unseen
+    assert recall(data.B, others) > 0.95 * recall(data.B, model)
 
 
 def test_recommendations(real, protocols):

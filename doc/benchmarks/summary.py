@@ -195,18 +195,19 @@ def of_words():
 
 
 def of_bipartite():
-    """Users and items."""
+    """Users and items, documents and words."""
     found = tables("bipartite")
-    for ours in ("AttentionEmbedding, d = 64", "AttentionEmbedding, defaults"):
-        rows = found["Recommendations"]
-        yield by_rows("bipartite", "Last.fm: recall at 20", rows, "test", ours, False)
-        yield by_rows("bipartite", "Last.fm: seconds", rows, "seconds", ours, True)
-        rows = found["Listeners not seen in fit"]
-        yield by_rows("bipartite", "Last.fm, unseen listeners: recall at 20", rows, "unseen", ours, False)
-        yield by_rows("bipartite", "Last.fm, unseen listeners: milliseconds", rows, "milliseconds", ours, True)
+    for ours in ("AttentionRecommender", "AttentionRecommender, item_share=0"):
+        for name in ("Gowalla", "Last.fm", "MovieLens-100k"):
+            for column in ("recall", "NDCG", "few", "unseen", "seconds", "MB"):
+                what = f"{name}{', users with few items' if column == 'few' else ''}: {column}"
+                yield by_rows("bipartite", what, found[name], column, ours, column in ("seconds", "MB"))
         for size in list(found["Growth"][0])[2:]:
             for part, unit in enumerate(("seconds", "peak MB")):
                 yield by_rows("bipartite", f"{size} entries: {unit}", found["Growth"], size, ours, True, part=part)
+    for column in list(found["Documents and words"][0])[1:]:
+        rows, is_cost = found["Documents and words"], column.endswith("seconds")
+        yield by_rows("bipartite", column, rows, column, "AttentionRecommender", is_cost)
 
 
 def of_temporal():
@@ -341,8 +342,11 @@ GLANCE = {
         "R8 documents: accuracy, C chosen",
     ],
     "bipartite": [
-        "Last.fm: recall at 20",
-        "Last.fm, unseen listeners: recall at 20",
+        "Gowalla: recall",
+        "Last.fm: recall",
+        "MovieLens-100k: recall",
+        "Gowalla: seconds",
+        "R8: recall",
         "100,000 x 20,000, 4.5M entries: seconds",
         "100,000 x 20,000, 4.5M entries: peak MB",
     ],
