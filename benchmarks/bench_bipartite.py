@@ -40,7 +40,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 
-from sklearn_attnembed import AttentionRecommender
+from sklearn_attnembed import AttentionEmbedding, AttentionRecommender
 
 D = 64
 TABLES = [(10_000, 2_000, 500_000), (30_000, 6_000, 1_500_000), (100_000, 20_000, 5_000_000)]
@@ -293,6 +293,34 @@ def child_recall(name, dataset):
     return result
 
 
+# what holds the embedding back -------------------------------------------------------------------------
+PARTS = {
+    "one Gaussian": {},
+    "8 Gaussians": {"n_clusters": 8},
+    "neighbors": {"normalizer": "neighbors"},
+    "sampling": {"normalizer": "sampling"},
+    "exact": {"normalizer": "exact"},
+    "exact, both sides": {"normalizer": "exact", "objective": "joint"},
+}
+COOL = [0.1, 0.15, 0.2]
+
+
+def child_parts(name, temperature):
+    """Exact loss, recall of the validation pairs and seconds of an embedding of 3,000 users of Gowalla."""
+    data = loaders().gowalla()
+    rows = np.sort(np.random.default_rng(0).permutation(data.B.shape[0])[:3000])
+    B = data.B[rows]
+    used = np.flatnonzero(B.getnnz(axis=0))
+    B, wanted = B[:, used], counts(data.valid, data.B.shape)[rows][:, used]
+    params = {"affinity": "bipartite", "key_weight": "degree", "temperature": float(temperature), **PARTS[name]}
+    model, seconds, _ = measure(lambda: AttentionEmbedding(D, random_state=0, n_jobs=2, **params).fit(B))
+    vectors, weights = model.embedding_ / model.temperature, np.log(np.maximum(model.key_weight_, 1e-30))
+    found = judged(
+        lambda _, users: vectors[users] @ model.key_embedding_.T + weights, B, np.transpose(wanted.nonzero())
+    )[1]
+    return {"loss": model.exact_loss_, "recall": found[:, 0].mean(), "seconds": seconds, "shape": B.shape}
+
+
 # what a table can hold ---------------------------------------------------------------------------------
 def child_holds(name, part):
     """Recall and NDCG on MovieLens-100k where later, or any, ratings are predicted from tables of several kinds."""
@@ -464,6 +492,26 @@ def recall_section(found, dataset):
     return SETS[dataset], text, header, rows
 
 
+def parts_section(found):
+    """A row per way to compute log Z, columns by temperature."""
+    n_users, n_items = next(iter(found.values()))["shape"]
+    text = (
+        f'AttentionEmbedding(affinity="bipartite", key_weight="degree") of {n_users:,} users of Gowalla and their '
+        f"{n_items:,} items, where log Z over all items can be summed exactly: the exact loss in nats, recall@20 of "
+        "the validation pairs in percent and seconds, by temperature. Both sides: vectors move as queries and as keys, as "
+        "gradient descent moves them. The standard error of recall is about 0.3."
+    )
+    rows = [
+        [name]
+        + [f"{found[name, t]['loss']:.2f}" for t in COOL]
+        + [f"{found[name, t]['recall']:.2f}" for t in COOL]
+        + [plain(sum(found[name, t]["seconds"] for t in COOL), 3)]
+        for name in PARTS
+    ]
+    header = ["log Z", *(f"loss, {t:g}" for t in COOL), *(f"recall, {t:g}" for t in COOL), "seconds, all three"]
+    return "What holds the embedding back", text, header, rows
+
+
 def holds_section(found):
     """A row per table."""
     text = (
@@ -558,6 +606,7 @@ def main():
         warnings.simplefilter("ignore")
         kind, name, *arguments = sys.argv[2:]
         children = {"recall": child_recall, "growth": child_growth, "holds": child_holds, "words": child_words}
+        children["parts"] = child_parts
         return print("\n" + json.dumps(children[kind](name, *arguments)))
     quick = options(__doc__).parse_args().quick
     sets, tables = (["lastfm"], TABLES[:1]) if quick else (list(SETS), TABLES)
@@ -578,6 +627,7 @@ def main():
     if "movielens" in sets:
         sections.append(holds_section({(n, p): ask("holds", n, p) for n in HOLDS for p in ("later", "any")}))
     if not quick:
+        sections.append(parts_section({(n, t): ask("parts", n, t) for n in PARTS for t in COOL}))
         sections.append(words_section({(n, of): ask("words", n, of) for n in WORDS for of in ("r8", "wikitext2")}))
     grown = [name for name in GROWN if name in names]
     params = {name: found[name, "lastfm"]["params"] for name in grown}
