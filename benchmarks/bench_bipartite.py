@@ -498,8 +498,8 @@ def parts_section(found):
     text = (
         f'AttentionEmbedding(affinity="bipartite", key_weight="degree") of {n_users:,} users of Gowalla and their '
         f"{n_items:,} items, where log Z over all items can be summed exactly: the exact loss in nats, recall@20 of "
-        "the validation pairs in percent and seconds, by temperature. Both sides: vectors move as queries and as keys, as "
-        "gradient descent moves them. The standard error of recall is about 0.3."
+        "the validation pairs in percent and seconds, by temperature. Both sides: vectors move as queries and as keys, "
+        "as gradient descent moves them. The standard error of recall is about 0.3."
     )
     rows = [
         [name]
