@@ -49,7 +49,7 @@ def log_ratings(fitted: FittedEmbedding, queries: Vectors) -> Float64:
 
 def check_n_items(n_items: Any, n_columns: int) -> None:
     """Raise an error if there are not as many columns as are to be recommended."""
-    if not isinstance(n_items, Integral) or not 1 <= n_items <= n_columns:
+    if not isinstance(n_items, Integral) or not 1 <= int(n_items) <= n_columns:
         raise ValueError(
             f"n_items must be an integer from 1 to the {n_columns} columns; got {n_items!r}. Lower it, or fit more "
             "columns."

@@ -28,6 +28,8 @@ _USUAL, _LEAST_JUDGES = 0.2, 20
 # Iterations at the first temperature, where rankings that have not converged would look worse than they are, and at
 # those that follow.
 _FIRST_ITERATIONS, _ITERATIONS = 16, 8
+# Temperatures that a Gaussian is tried at: below these it is a poor stand-in for log Z.
+_GAUSSIAN_STEPS = 3
 # Users whose items are held out, the share that is held out, and the length of the lists that are judged.
 _MOST_JUDGES, _HELD_OUT, _LIST = 2000, 0.2, 20
 
@@ -37,9 +39,9 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Users and items are embedded by :class:`AttentionEmbedding` such that users attend to the items that they have
     chosen [1]_: the chance of an item is proportional to ``w exp(x . y / temperature)``, where the weight w is its
-    popularity. Log Z is summed over items sampled by popularity. To this attention of users is added that of items:
+    popularity. To this attention of users is added that of items:
     items that many users have chosen together attend to each other [2]_, and a user attends to the items that the
-    chosen ones attend to. The temperature is found on items that are held out.
+    chosen ones attend to. Temperature and normalizer are found on items that are held out.
 
     Read more in the :ref:`User Guide <recommendations>`.
 
@@ -49,8 +51,12 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Dimension of the embedding.
     temperature : float or "auto", default="auto"
         Temperature of the attention, from 1e-9 to 1e9. "auto" holds out a fifth of the items of up to 2,000 users,
-        lowers the temperature from 0.4 step by step until their rankings get worse by normalized discounted cumulative
+        lowers the temperature from 0.3 step by step until their rankings get worse by normalized discounted cumulative
         gain (NDCG@20), and then fits all items at the best temperature. With less than 20 users to judge by it is 0.2.
+    normalizer : {"auto", "gaussian", "sampling"}, default="auto"
+        Method that computes log Z, see :class:`AttentionEmbedding`. "sampling" is accurate at low temperatures, which
+        large sparse tables want. "gaussian" is smooth, which helps where most items have few users. "auto" tries both
+        on the same held-out items. With less than 20 users to judge by it is "gaussian".
     popularity_power : float, default=1.0
         Power of the popularity that an item is weighted by. Lower values recommend rare items more often.
     item_share : float, default=0.5
@@ -67,7 +73,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     max_iter : int, default=100
         Maximum number of iterations at the last temperature.
     tol : float, default=1e-2
-        Tolerance of the stopping rule, see :class:`AttentionEmbedding`.
+        Tolerance of the stopping rule, see :class:`AttentionEmbedding`; a tenth of it with ``normalizer="gaussian"``.
     random_state : int, RandomState instance or None, default=None
         Seed of initial vectors, samples and held-out items. The same seed gives the same bits on the same machine,
         whatever `n_jobs` is.
@@ -86,8 +92,10 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Attention of items to each other, at most `n_neighbors` in a row. None if `item_share` is 0.
     temperature_ : float
         The temperature.
-    validation_ : list of tuple of float
-        Temperatures that were tried, each with the NDCG@20 of held-out items.
+    normalizer_ : str
+        The method that computes log Z.
+    validation_ : list of tuple
+        Normalizers and temperatures that were tried, each with the NDCG@20 of held-out items.
     n_iter_ : int
         Number of iterations at the last temperature.
     model_ : AttentionEmbedding
@@ -129,6 +137,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     _parameter_constraints = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "temperature": [StrOptions({"auto"}), Interval(Real, 1e-9, 1e9, closed="both")],
+        "normalizer": [StrOptions({"auto", "gaussian", "sampling"})],
         "popularity_power": [Interval(Real, 0, None, closed="left")],
         "item_share": [Interval(Real, 0, 1, closed="both")],
         "user_power": [Interval(Real, 0, None, closed="left")],
@@ -146,6 +155,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         n_components: int = 64,
         *,
         temperature: float | Literal["auto"] = "auto",
+        normalizer: Literal["auto", "gaussian", "sampling"] = "auto",
         popularity_power: float = 1.0,
         item_share: float = 0.5,
         user_power: float = 0.5,
@@ -159,6 +169,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     ) -> None:
         self.n_components = n_components
         self.temperature = temperature
+        self.normalizer = normalizer
         self.popularity_power = popularity_power
         self.item_share = item_share
         self.user_power = user_power
@@ -218,55 +229,86 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             table.eliminate_zeros()
         return table
 
-    def _fitted_model(self, table: sp.csr_array, seed: int) -> tuple[AttentionEmbedding, list[tuple[float, float]]]:
-        """Return the fitted embedding, and the temperatures that were tried with their NDCG."""
+    def _fitted_model(
+        self, table: sp.csr_array, seed: int
+    ) -> tuple[AttentionEmbedding, list[tuple[str, float, float]]]:
+        """Return the fitted embedding, and what was tried with its NDCG."""
         model = AttentionEmbedding(
             self.n_components,
             affinity="bipartite",
-            normalizer="sampling",
             key_weight=self.popularity_power,
             max_iter=_FIRST_ITERATIONS,
             check_loss=False,
             warm_start=True,
-            tol=self.tol,
             random_state=seed,
             n_jobs=self.n_jobs,
         )
-        if self.temperature == "auto":
-            best, tried = self._chosen(model, table, seed)
-        else:
-            best, tried = model, []
-            for temperature in _TEMPERATURES:
-                if temperature > self.temperature:
-                    best.set_params(temperature=temperature)._approach(table).set_params(max_iter=_ITERATIONS)
-            best.set_params(temperature=self.temperature)
-        best.set_params(max_iter=self.max_iter, verbose=self.verbose).fit(table)
-        return best.set_params(warm_start=False), tried
-
-    def _chosen(
-        self, model: AttentionEmbedding, table: sp.csr_array, seed: int
-    ) -> tuple[AttentionEmbedding, list[tuple[float, float]]]:
-        """Lower the temperature until rankings of held-out items get worse; return the best model before."""
+        normalizers = ["gaussian", "sampling"] if self.normalizer == "auto" else [self.normalizer]
+        tried = list[tuple[str, float, float]]()
         rows, kept, held_out = hold_out(table, seed)
-        if len(rows) < _LEAST_JUDGES:
-            return model.set_params(temperature=_USUAL), []
-        at_best, best, ranking = None, 0, None
-        tried, gains = list[tuple[float, float]](), list[Float64]()
-        for temperature in _TEMPERATURES:
-            model.set_params(temperature=temperature)._approach(kept).set_params(max_iter=_ITERATIONS)
-            if ranking is None:
-                ranking = self._ranking(model, kept)
-            gains.append(ranking._replace(model=model).gains(kept[rows], model.embedding_[rows], held_out, self.n_jobs))
-            tried.append((temperature, float(gains[-1].mean())))
+        is_open = self.temperature == "auto" or self.normalizer == "auto"
+        if is_open and len(rows) >= _LEAST_JUDGES:
+            judged = self._ranking(model, kept), kept, rows, held_out
+            best = None
+            for normalizer in normalizers:
+                best = self._descend(model, normalizer, judged, best, tried)
+            assert best is not None
+            model = best[1]
+        else:
+            temperature = _USUAL if self.temperature == "auto" else self.temperature
+            for warmer in self._steps(normalizers[0], temperature)[:-1]:
+                self._approach(model, normalizers[0], warmer, table)
+            model.set_params(normalizer=normalizers[0], temperature=temperature)
+        tol = self._tolerance(model.normalizer)
+        model.set_params(tol=tol, max_iter=self.max_iter, verbose=self.verbose).fit(table)
+        return model.set_params(warm_start=False), tried
+
+    def _steps(self, normalizer: str, temperature: float | str) -> list[float]:
+        """Return the temperatures to go through, which end with the one that is given, if any."""
+        if temperature != "auto":
+            return [*(each for each in _TEMPERATURES if each > float(temperature)), float(temperature)]
+        return list(_TEMPERATURES[:_GAUSSIAN_STEPS] if normalizer == "gaussian" else _TEMPERATURES)
+
+    def _tolerance(self, normalizer: str) -> float:
+        """Return the tolerance; that of sampling is larger, because its loss changes from iteration to iteration."""
+        return self.tol / 10 if normalizer == "gaussian" else self.tol
+
+    def _approach(self, model: AttentionEmbedding, normalizer: str, temperature: float, table: sp.csr_array) -> None:
+        """Go on to a temperature, from the vectors so far."""
+        tol = self._tolerance(normalizer)
+        model.set_params(normalizer=normalizer, temperature=temperature, tol=tol)
+        model._approach(table).set_params(max_iter=_ITERATIONS)
+
+    def _descend(
+        self,
+        model: AttentionEmbedding,
+        normalizer: str,
+        judged: tuple[Ranking, sp.csr_array, Integers, sp.csr_array],
+        best: tuple[Float64, AttentionEmbedding] | None,
+        tried: list[tuple[str, float, float]],
+    ) -> tuple[Float64, AttentionEmbedding] | None:
+        """Lower the temperature until rankings of held-out items get worse; return the best model and its NDCG.
+
+        Of two models that do not differ beyond the noise the first is kept, which is the smoother one.
+        """
+        (ranking, kept, rows, held_out), highest = judged, -np.inf
+        for temperature in self._steps(normalizer, self.temperature):
+            self._approach(model, normalizer, temperature, kept)
+            if self.temperature not in ("auto", temperature):
+                continue
+            gains = ranking._replace(model=model).gains(kept[rows], model.embedding_[rows], held_out, self.n_jobs)
+            tried.append((normalizer, temperature, float(gains.mean())))
             if self.verbose:
-                print(f"[AttentionRecommender] temperature {temperature:g}: NDCG@{_LIST} {tried[-1][1]:.4f}")
-            change = gains[-1] - gains[best]
-            if change.mean() < 0:
+                print(
+                    f"[AttentionRecommender] {normalizer}, temperature {temperature:g}: NDCG@{_LIST} {gains.mean():.4f}"
+                )
+            change = gains if best is None else gains - best[0]
+            if best is None or change.mean() > change.std() / np.sqrt(len(rows)):
+                best = gains, copy.copy(model)
+            if gains.mean() < highest:
                 break
-            if at_best is None or change.mean() > change.std() / np.sqrt(len(rows)):  # not just by chance
-                best, at_best = len(gains) - 1, copy.copy(model)
-        assert at_best is not None
-        return at_best, tried
+            highest = float(gains.mean())
+        return best
 
     def _ranking(self, model: AttentionEmbedding, table: sp.csr_array) -> Ranking:
         """Return what items are ranked by, from a fitted embedding and the table."""
@@ -380,7 +422,8 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 def share_attributes(recommender: AttentionRecommender) -> None:
     """Set the attributes that are those of the fitted embedding."""
     model = recommender.model_
-    recommender.temperature_, recommender.n_iter_ = float(model.temperature), model.n_iter_
+    recommender.temperature_, recommender.normalizer_ = float(model.temperature), model.normalizer
+    recommender.n_iter_ = model.n_iter_
     recommender.embedding_, recommender.item_embedding_ = model.embedding_, model.key_embedding_
 
 

@@ -371,7 +371,7 @@ class _Layout(NamedTuple):
 
 
 _DERIVED = ("method_", "n_clusters_", "n_samples_", "n_exact_", "weights_", "means_", "covariances_")
-_SHARED = ("temperature_", "n_iter_", "embedding_", "item_embedding_")
+_SHARED = ("temperature_", "normalizer_", "n_iter_", "embedding_", "item_embedding_")
 LAYOUTS = {
     layout.kind.__name__: layout
     for layout in (

@@ -46,7 +46,9 @@ def fitted():
 @pytest.mark.filterwarnings("ignore:.*have no affinity:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@parametrize_with_checks([AttentionRecommender(), AttentionRecommender(temperature=0.3, item_share=0)], legacy=True)
+@parametrize_with_checks(
+    [AttentionRecommender(), AttentionRecommender(temperature=0.3, normalizer="sampling", item_share=0)], legacy=True
+)
 def test_scikit_learn(estimator, check):
     check(estimator)
 
@@ -173,22 +175,34 @@ def test_user_power_changes_the_weight_of_busy_users():
 
 # Held-out items ----------------------------------------------------------------------------------------
 def test_the_temperature_is_the_best_that_was_tried(fitted):
-    temperatures, gains = zip(*fitted.validation_, strict=True)
-    assert fitted.temperature_ in temperatures
-    assert gains[temperatures.index(fitted.temperature_)] > max(gains) - 0.02
-    assert list(temperatures) == sorted(temperatures, reverse=True)
-    assert len(gains) == 1 or gains[-1] < max(gains) or len(gains) == 6
+    gains = {(normalizer, temperature): gain for normalizer, temperature, gain in fitted.validation_}
+    assert gains[fitted.normalizer_, fitted.temperature_] > max(gains.values()) - 0.02
+    for name in ("gaussian", "sampling"):
+        temperatures = [temperature for normalizer, temperature in gains if normalizer == name]
+        assert temperatures == sorted(temperatures, reverse=True)
+        of_name = [gains[name, temperature] for temperature in temperatures]
+        assert of_name[-1] < max(of_name) or len(of_name) == {"gaussian": 3, "sampling": 6}[name]
 
 
-def test_a_temperature_that_is_given_is_kept():
-    model = recommender(temperature=0.21).fit(TABLE)
-    assert model.temperature_ == 0.21
+@pytest.mark.parametrize("normalizer", ["gaussian", "sampling"])
+def test_what_is_given_is_kept(normalizer):
+    model = recommender(temperature=0.21, normalizer=normalizer).fit(TABLE)
+    assert (model.temperature_, model.normalizer_) == (0.21, normalizer)
+    assert model.model_.normalizer == normalizer
     assert model.validation_ == []
+
+
+def test_what_is_open_is_found_at_what_is_given():
+    model = recommender(temperature=0.21).fit(TABLE)
+    assert [tried[:2] for tried in model.validation_] == [("gaussian", 0.21), ("sampling", 0.21)]
+    assert model.temperature_ == 0.21
+    model = recommender(normalizer="sampling").fit(TABLE)
+    assert {tried[0] for tried in model.validation_} == {"sampling"}
 
 
 def test_too_few_users_to_judge_by_get_the_usual_temperature():
     model = recommender(n_components=2).fit(TABLE[:12])
-    assert (model.temperature_, model.validation_) == (0.2, [])
+    assert (model.temperature_, model.normalizer_, model.validation_) == (0.2, "gaussian", [])
 
 
 def test_verbose_tells_the_temperatures(capsys):
@@ -196,7 +210,7 @@ def test_verbose_tells_the_temperatures(capsys):
     lines = capsys.readouterr().out.splitlines()
     told = [line for line in lines if "temperature" in line]
     assert len(told) == len(model.validation_)
-    assert f"NDCG@20 {model.validation_[0][1]:.4f}" in told[0]
+    assert f"NDCG@20 {model.validation_[0][2]:.4f}" in told[0]
     assert len(lines) - len(told) == model.model_.n_iter_
 
 
