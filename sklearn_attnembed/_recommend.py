@@ -289,7 +289,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     ) -> tuple[Float64, AttentionEmbedding] | None:
         """Lower the temperature until rankings of held-out items get worse; return the best model and its NDCG.
 
-        Of two models that do not differ beyond the noise the first is kept, which is the smoother one.
+        If two models do not differ beyond the noise, the first is kept, which is the smoother one.
         """
         (ranking, kept, rows, held_out), highest = judged, -np.inf
         for temperature in self._steps(normalizer, self.temperature):
