@@ -50,6 +50,7 @@ def peak_of(function):
         (LARGE, {"n_clusters": 8, "max_iter": 4}, np.float32),
         (LINKED, {"n_clusters": 8, "max_iter": 4}, np.float64),
         (SMALL, {"normalizer": "neighbors", "max_iter": 10}, np.float32),
+        (SMALL, {"normalizer": "sampling", "max_iter": 10}, np.float32),
         (TINY, {"normalizer": "neighbors"}, np.float64),
         (TINY, {"normalizer": "exact"}, np.float32),
         (TINY, {"normalizer": "exact"}, np.float64),
@@ -63,7 +64,7 @@ def peak_of(function):
 )
 def test_a_fit_takes_what_is_estimated(size, params, dtype, affinity):
     n, n_columns, d, per_row = size
-    if affinity == "bipartite" and params.get("normalizer") == "neighbors":
+    if affinity == "bipartite" and params.get("normalizer") in ("neighbors", "sampling"):
         n = 2_000  # each row is iterated
     m = min(n, n_columns) if affinity == "bipartite" else n
     model = AttentionEmbedding(d, affinity=affinity, tol=0, random_state=0, n_jobs=1, **{"max_iter": 3, **params})
