@@ -522,7 +522,7 @@ def holds_section(found):
         "found are pairs rated 4 or 5: of the last fifth in time by users known before, or of a fifth at random. "
         "Recall@20 and NDCG@20 in percent, over "
         + " and ".join(f"{found[HOLDS[0], part]['n']}" for part in ("later", "any"))
-        + " users; the standard error is about 1."
+        + " users; the standard error is about 2.5 and 1."
     )
     rows = [
         [name, *(f"{found[name, part][key]:.2f}" for part in ("later", "any") for key in ("recall", "ndcg"))]
