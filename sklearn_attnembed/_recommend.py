@@ -15,10 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from . import _explain
 from ._core import parallel
 from ._core.item_products import largest_products
+from ._core.normalizers.exact import attention_rows
 from ._embedding import AttentionEmbedding, _warn_isolated
 from ._fitted import fitted_value, new_samples
 from ._sklearn import BaseEstimator, Interval, StrOptions, _fit_context, validate_data, whole_or_as_before
-from ._sparse import canonical
+from ._sparse import canonical, only
+from ._training import column_sums
 from ._typing import Float64, Integers, MatrixLike, RandomState, Vectors
 
 # Temperatures from smooth to sharp. Each fit starts from the vectors of the one before.
@@ -223,11 +225,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """Return the table as a CSR array of counts."""
         options: dict[str, Any] = {"accept_sparse": "csr", "dtype": np.float32, "ensure_non_negative": True}
         table = sp.csr_array(validate_data(self, canonical(X), reset=reset, **options))
-        if not table.has_canonical_format or (table.data == 0).any():
-            table = table.copy()
-            table.sum_duplicates()
-            table.eliminate_zeros()
-        return table
+        return only(table, table.data != 0) if (table.data == 0).any() else table
 
     def _fitted_model(
         self, table: sp.csr_array, seed: int
@@ -314,8 +312,7 @@ class AttentionRecommender(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """Return what items are ranked by, from a fitted embedding and the table."""
         if self.item_share == 0:
             return Ranking(model, None, 0.0)
-        scaled = table.astype(table.dtype, copy=True)
-        sums = [np.asarray(table.sum(axis=axis), np.float64) for axis in (1, 0)]
+        scaled, sums = table.copy(), (column_sums(table.T), column_sums(table))
         by_user, by_item = (
             np.where(total > 0, total, 1) ** -power
             for total, power in zip(sums, (self.user_power, self.item_power), strict=True)
@@ -445,10 +442,7 @@ class Ranking(NamedTuple):
 
     def chances(self, table: sp.csr_array, embedding: Vectors) -> Vectors:
         """Return the chance of each item for users with these counts and vectors."""
-        chances = _explain.log_ratings(fitted_value(self.model), embedding)
-        chances -= chances.max(axis=1, keepdims=True)
-        np.exp(chances, out=chances)
-        chances /= chances.sum(axis=1, keepdims=True)
+        chances = attention_rows(_explain.log_ratings(fitted_value(self.model), embedding))
         if self.item_attention is None:
             return chances
         of_items = (table @ self.item_attention).toarray()
@@ -498,7 +492,7 @@ def hold_out(table: sp.csr_array, seed: int) -> tuple[Integers, sp.csr_array, sp
     rows : ndarray of int
         These users.
     kept : csr_array
-        The table without what was held out, which zeros stand for.
+        The table without what was held out.
     held_out : csr_array of shape (len(rows), n_items)
     """
     generator, counts = np.random.default_rng(seed), np.diff(table.indptr)
@@ -508,8 +502,4 @@ def hold_out(table: sp.csr_array, seed: int) -> tuple[Integers, sp.csr_array, sp
     for row in rows:
         entries = generator.permutation(counts[row])[: max(int(_HELD_OUT * counts[row]), 1)]
         is_held_out[table.indptr[row] + entries] = True
-    kept, held_out = table.copy(), table.copy()
-    kept.data[is_held_out], held_out.data[~is_held_out] = 0, 0
-    kept.eliminate_zeros()
-    held_out.eliminate_zeros()
-    return rows, kept, held_out[rows]
+    return rows, only(table, ~is_held_out), only(table, is_held_out)[rows]

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from ._core.types import Mask
+
 
 def compact(A: Any) -> sp.csr_array:
     """Return `A` as a CSR array with 32-bit indices if these suffice; parts of scikit-learn accept no others."""
@@ -40,6 +42,13 @@ def canonical(A: Any, name: str = "X") -> Any:
         A = A.copy()
         A.sum_duplicates()
     return A
+
+
+def only(A: sp.csr_array, kept: Mask) -> sp.csr_array:
+    """Return a copy of a matrix with the kept entries alone, and without explicit zeros."""
+    part = sp.csr_array((np.where(kept, A.data, 0).astype(A.dtype), A.indices, A.indptr), shape=A.shape, copy=True)
+    part.eliminate_zeros()
+    return part
 
 
 def _defects(A: Any) -> Iterator[str]:

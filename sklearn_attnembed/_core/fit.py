@@ -9,7 +9,7 @@ from .affinity_matrix import products
 from .exact_loss import LossCheck
 from .joint_objective import JointDescent
 from .normalizers.neighbors import NearKeys
-from .normalizers.sampled import N_SAMPLED, draw_keys
+from .normalizers.sampled import N_SAMPLED, few_keys
 from .out_of_sample import Model, fingerprint
 from .pairwise_objective import PairwiseDescent, PairwiseSchedule, random_starts
 from .parallel import Runner
@@ -90,8 +90,8 @@ def fitted_model(
         return model
     keys, weights = solution.vectors[rows].astype(np.float64), problem.key_weights(group)
     if not strategy.normalizer.keeps_keys and len(keys) > N_SAMPLED:
-        drawn, weights = draw_keys(np.ones(len(keys)) if weights is None else weights, N_SAMPLED, (strategy.seed,))
-        return model._replace(keys=keys[drawn], weights=weights)
+        keys, weights = few_keys(keys, weights, (strategy.seed,))
+        return model._replace(keys=keys, weights=weights)
     model = model._replace(keys=keys, weights=weights)
     if problem.queries is not None:
         product = products(problem.queries, targets)

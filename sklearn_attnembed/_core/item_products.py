@@ -17,7 +17,8 @@ def largest_products(A: sp.csr_array, k: int, run: Runner) -> sp.csr_array:
     Time is the sum over rows of `A` of their squared numbers of entries; memory holds a block and the result.
     """
     columns = sp.csr_array(A.T)
-    work = np.cumsum(_work(A, columns))
+    counts = np.diff(A.indptr)
+    work = np.cumsum(np.bincount(A.indices, np.repeat(counts, counts), A.shape[1]))  # products of each column
     bounds = np.searchsorted(work, np.arange(_BLOCK_PRODUCTS, work[-1], _BLOCK_PRODUCTS))
     cuts = np.unique([0, *bounds, columns.shape[0]])
 
@@ -29,12 +30,6 @@ def largest_products(A: sp.csr_array, k: int, run: Runner) -> sp.csr_array:
         return _largest_of_rows(products, k)
 
     return sp.csr_array(sp.vstack(list(run(one, range(len(cuts) - 1))), format="csr"))
-
-
-def _work(A: sp.csr_array, columns: sp.csr_array) -> Any:
-    """Return the number of products that each column of `A` takes part in."""
-    pattern = sp.csr_array((np.ones(columns.nnz), columns.indices, columns.indptr), columns.shape)
-    return pattern @ np.diff(A.indptr).astype(np.float64)
 
 
 def _largest_of_rows(A: sp.csr_array, k: int) -> sp.csr_array:

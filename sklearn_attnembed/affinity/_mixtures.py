@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state, gen_batches
 
 from .._core.affinity_matrix import row_stochastic
 from .._sklearn import Interval, StrOptions, check_array, validate_params
-from .._sparse import canonical, compact
+from .._sparse import canonical, compact, only
 from .._typing import Float64, Integers, MatrixLike, RandomState
 from ._relations import _check_weights
 
@@ -272,8 +272,8 @@ class _HeldOut:
         self.estimator = estimator
         chosen = _chosen_pairs(relations, share, generator)
         is_held = [np.isin(_pair_numbers(A), chosen) for A in relations]
-        self.seen = [_only(A, ~held) for A, held in zip(relations, is_held, strict=True)]
-        hidden = [_rows(_only(A, held)) for A, held in zip(relations, is_held, strict=True)]
+        self.seen = [only(A, ~held) for A, held in zip(relations, is_held, strict=True)]
+        hidden = [_rows(only(A, held)) for A, held in zip(relations, is_held, strict=True)]
         self.hidden = [A for A in hidden if A.nnz]
         if not self.hidden or not any(A.nnz for A in self.seen):
             raise ValueError(
@@ -345,13 +345,6 @@ def _chosen_pairs(relations: list[sp.csr_array], share: float, generator: Any) -
     """Return the numbers of a random share of the pairs that any relation has an entry for."""
     pairs = np.unique(np.concatenate([_pair_numbers(A) for A in relations]))
     return pairs[generator.random_sample(len(pairs)) < share]
-
-
-def _only(A: sp.csr_array, kept: NDArray[np.bool_]) -> sp.csr_array:
-    """Return the relation with the kept entries alone."""
-    part = sp.csr_array((np.where(kept, A.data, 0).astype(A.dtype), A.indices, A.indptr), shape=A.shape, copy=True)
-    part.eliminate_zeros()
-    return part
 
 
 def _moves(shares: Float64, step: float) -> list[Float64]:

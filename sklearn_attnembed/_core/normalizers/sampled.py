@@ -4,7 +4,7 @@ import numpy as np
 
 from ..logsum import log_of
 from ..sampling import systematic_sample
-from ..types import Array, Field, Integers, Rows
+from ..types import Array, Field, Rows
 from .neighbors import AttendedKeys
 
 # Number of keys that log Z is summed over. Twice as many take twice the time and find recommendations that are as good
@@ -14,20 +14,18 @@ N_SAMPLED = 2048
 _ROWS = 128
 
 
-def draw_keys(weights: Array, size: int, seed: tuple[int, ...]) -> tuple[Integers, Array]:
-    """Draw about `size` keys, likely ones being those of large weight; return their numbers and weights in the sum."""
-    drawn, chance = systematic_sample(weights, size, seed)
-    return drawn, weights[drawn] / chance
+def few_keys(keys: Array, weights: Array | None, seed: tuple[int, ...]) -> tuple[Array, Array]:
+    """Draw keys if there are many, those of large weight more often; return them with their weights in the sum."""
+    weights = np.ones(len(keys)) if weights is None else weights
+    if len(keys) <= N_SAMPLED:
+        return keys, weights
+    drawn, chance = systematic_sample(weights, N_SAMPLED, seed)
+    return keys[drawn], weights[drawn] / chance
 
 
 def sampled_field(attended: AttendedKeys) -> Field:
     """Return the field of softmax attention by a sample of the keys; by all keys if these are no more than a sample."""
-    keys = attended.vectors
-    weights = np.ones(len(keys)) if attended.weights is None else attended.weights
-    if len(keys) > N_SAMPLED:
-        drawn, weights = draw_keys(weights, N_SAMPLED, attended.seed)
-        keys = keys[drawn]
-    return field_of_few(keys, weights, attended.beta)
+    return field_of_few(*few_keys(attended.vectors, attended.weights, attended.seed), attended.beta)
 
 
 def field_of_few(keys: Array, weights: Array, beta: float) -> Field:
